@@ -1,1 +1,38 @@
-//! Placeholder.
+//! The contract of Dispatch: resource types, their JSON names, the checks of their shape, problem
+//! bodies, and (feature `client`) the typed HTTP client.
+//!
+//! Every resource answers the field names of both old API generations. On input either name is
+//! accepted: [`wire::decode`] folds them into one before the types here see the body.
+
+pub mod base_image;
+pub mod endpoint;
+pub mod function;
+pub mod image;
+pub mod problem;
+pub mod run;
+pub mod secret;
+pub mod status;
+pub mod tag;
+pub mod validate;
+pub mod version;
+pub mod wire;
+
+#[cfg(feature = "client")]
+pub mod client;
+
+pub use base_image::BaseImage;
+pub use endpoint::Endpoint;
+pub use function::{Function, Retries, Revision, Schema};
+pub use image::{Image, RuntimeDependencies, SystemDependencies, SystemPackage};
+pub use problem::Problem;
+pub use run::{ErrorType, Logs, Run, RunError, Timings};
+pub use secret::Secret;
+pub use status::{Kind, Status};
+pub use tag::Tag;
+pub use validate::Invalid;
+pub use version::{Health, ServerVersion, Version};
+
+/// The header that names the caller's organization.
+pub const ORGANIZATION_HEADER: &str = "X-Dispatch-Org";
+/// The header that names the caller's project.
+pub const PROJECT_HEADER: &str = "X-Dispatch-Project";

@@ -1,1 +1,44 @@
-//! Placeholder.
+//! Confined processes.
+//!
+//! A single-threaded *launcher*, the same program executed once more, makes every process: in
+//! namespaces of its own, with a read-only view of the machine, without capabilities, under limits.
+//! The *owner* talks to it over one socket. This is the only crate with `unsafe` code and the only
+//! one that creates processes.
+
+mod error;
+mod init;
+mod launcher;
+mod memory;
+mod owner;
+mod probe;
+mod setup;
+mod spec;
+mod sys;
+mod wire;
+
+pub use error::{Error, Exit};
+pub use owner::{Child, Launcher};
+pub use probe::{Layer, Report, Tier};
+pub use spec::{Bind, Network, Spec};
+
+/// Serves as the launcher, and never returns, where this process was started to be it. To be called
+/// first in `main`, before any thread exists.
+pub fn run_if_launcher() {
+    let Some(how) = std::env::var_os(owner::MARKER) else { return };
+    #[expect(unsafe_code, reason = "the descriptor the owner put there")]
+    // SAFETY: the owner placed our socket at this number, and nobody else here knows it.
+    let control =
+        unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(owner::CONTROL) };
+    sys::close_from(4, false);
+    let served = launcher::serve(control, how != launcher::NO_USER_NAMESPACE);
+    sys::exit(i32::from(served.is_err()));
+}
+
+/// Makes a test binary able to be the launcher: it has no `main` of its own to say so.
+#[cfg(feature = "testing")]
+mod testing {
+    #[ctor::ctor(unsafe)]
+    fn before_main() {
+        super::run_if_launcher();
+    }
+}

@@ -1,0 +1,269 @@
+//! The owner's side: starting the launcher, asking it for processes, hearing how they end.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use tokio::sync::{oneshot, watch};
+
+use crate::error::{Error, Exit};
+use crate::launcher::NO_USER_NAMESPACE;
+use crate::probe::{self, Report};
+use crate::spec::Spec;
+use crate::wire::{self, Event, Request};
+
+/// Tells the program that it is to be the launcher, and how.
+pub(crate) const MARKER: &str = "DISPATCH_LAUNCHER";
+
+/// The launcher's socket, in the launcher.
+pub(crate) const CONTROL: i32 = 3;
+
+/// A handle of the launcher process. When the last one is dropped the launcher ends, and every
+/// process it has started with it.
+#[derive(Clone)]
+pub struct Launcher(Arc<Inner>);
+
+struct Inner {
+    socket: OwnedFd,
+    next: AtomicU64,
+    waiting: Arc<Mutex<Waiting>>,
+    userns: bool,
+    probed: tokio::sync::OnceCell<Report>,
+}
+
+/// The process id, or the step that failed and its error number.
+type Started = Result<i32, (String, i32)>;
+
+#[derive(Default)]
+struct Waiting {
+    starting: HashMap<u64, oneshot::Sender<Started>>,
+    running: HashMap<u64, watch::Sender<Option<Exit>>>,
+    limits: HashMap<u64, u64>,
+    lost: bool,
+}
+
+impl Launcher {
+    /// Starts the launcher: the same program once more, with [`crate::run_if_launcher`] as the first
+    /// thing in its `main`. Blocks for as long as an exec takes; call it before other threads and
+    /// runtimes exist where you can.
+    ///
+    /// # Errors
+    /// The program cannot be started again.
+    pub fn start() -> Result<Launcher, Error> {
+        let userns = probe::user_namespaces();
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(io::Error::from)?;
+        spawn_launcher(&theirs, userns)?;
+        drop(theirs);
+        let waiting = Arc::new(Mutex::new(Waiting::default()));
+        let socket = ours.try_clone()?;
+        let heard = Arc::clone(&waiting);
+        std::thread::Builder::new()
+            .name("launcher-events".to_owned())
+            .spawn(move || listen(&ours, &heard))?;
+        Ok(Launcher(Arc::new(Inner {
+            socket,
+            next: AtomicU64::new(1),
+            waiting,
+            userns,
+            probed: tokio::sync::OnceCell::new(),
+        })))
+    }
+
+    /// Starts one confined process.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] names the step that failed and what to do about it.
+    pub async fn spawn(&self, spec: &Spec) -> Result<Child, Error> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (channel, inner_channel) =
+            socketpair(AddressFamily::Unix, SockType::Stream, None, flags)
+                .map_err(io::Error::from)?;
+        let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from);
+        let (stdout, inner_stdout) = pipe()?;
+        let (stderr, inner_stderr) = pipe()?;
+        for fd in [&channel, &stdout, &stderr] {
+            let flags = nix::fcntl::OFlag::O_NONBLOCK;
+            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(flags)).map_err(io::Error::from)?;
+        }
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let (started, start) = oneshot::channel();
+        let (exited, exit) = watch::channel(None);
+        {
+            let mut waiting = lock(&self.0.waiting);
+            if waiting.lost {
+                return Err(Error::LauncherLost);
+            }
+            waiting.starting.insert(id, started);
+            waiting.running.insert(id, exited);
+            waiting.limits.insert(id, spec.memory_bytes);
+        }
+        let mut child = Child { launcher: self.clone(), id, pid: 0, exit, channel, stdout, stderr };
+        let request = Request::Spawn { id, spec: Box::new(spec.clone()) };
+        let fds = [&inner_channel, &inner_stdout, &inner_stderr].map(|fd| fd.as_raw_fd());
+        wire::send(self.0.socket.as_raw_fd(), &request, &fds).map_err(|error| {
+            match error.raw_os_error() {
+                Some(libc::EMSGSIZE) => Error::TooLarge(
+                    serde_json::to_vec(spec).map(|text| text.len()).unwrap_or_default(),
+                ),
+                Some(libc::EPIPE | libc::ECONNRESET) => Error::LauncherLost,
+                _ => Error::Io(error),
+            }
+        })?;
+        drop((inner_channel, inner_stdout, inner_stderr));
+        match start.await {
+            Ok(Ok(pid)) => {
+                child.pid = pid.unsigned_abs();
+                Ok(child)
+            }
+            Ok(Err((step, errno))) => {
+                Err(Error::Setup { step, source: io::Error::from_raw_os_error(errno) })
+            }
+            Err(_) => Err(Error::LauncherLost),
+        }
+    }
+
+    /// What separates sandboxes on this machine, found out by making one.
+    pub async fn probe(&self) -> Report {
+        self.0.probed.get_or_init(|| probe::probe(self, self.0.userns)).await.clone()
+    }
+
+    fn signal(&self, id: u64, signal: Signal) {
+        let request = Request::Signal { id, signal: signal as i32 };
+        // Without a launcher nothing is left that could be signalled.
+        let _ = wire::send(self.0.socket.as_raw_fd(), &request, &[]);
+    }
+}
+
+fn spawn_launcher(theirs: &OwnedFd, userns: bool) -> Result<(), Error> {
+    let fd = theirs.as_raw_fd();
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("dispatch-launcher")
+        .env_clear()
+        .env(MARKER, if userns { "always" } else { NO_USER_NAMESPACE })
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    #[expect(unsafe_code, reason = "the one descriptor the launcher inherits")]
+    // SAFETY: between fork and exec only dup2 and fcntl are called, which are async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            if fd == CONTROL {
+                libc::fcntl(fd, libc::F_SETFD, 0);
+                return Ok(());
+            }
+            crate::sys::place(fd, CONTROL)
+        });
+    }
+    let mut child = command.spawn()?;
+    // It ends when its socket is closed; somebody has to hear of it then.
+    std::thread::Builder::new().name("launcher-end".to_owned()).spawn(move || child.wait())?;
+    Ok(())
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The listening thread holds a copy: only this ends the conversation.
+        let _ =
+            nix::sys::socket::shutdown(self.socket.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+    }
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn listen(socket: &OwnedFd, waiting: &Mutex<Waiting>) {
+    while let Ok(Some((event, _))) = wire::receive::<Event>(socket) {
+        let mut waiting = lock(waiting);
+        match event {
+            Event::Spawned { id, pid } => {
+                if let Some(starting) = waiting.starting.remove(&id) {
+                    let _ = starting.send(Ok(pid));
+                }
+            }
+            Event::Failed { id, step, errno } => {
+                waiting.running.remove(&id);
+                waiting.limits.remove(&id);
+                if let Some(starting) = waiting.starting.remove(&id) {
+                    let _ = starting.send(Err((step, errno)));
+                }
+            }
+            Event::Exited { id, status, out_of_memory } => {
+                let limit_bytes = waiting.limits.remove(&id).unwrap_or_default();
+                let exit = if out_of_memory {
+                    Exit::OutOfMemory { limit_bytes }
+                } else if libc::WIFSIGNALED(status) {
+                    Exit::Signal(libc::WTERMSIG(status))
+                } else {
+                    Exit::Code(libc::WEXITSTATUS(status))
+                };
+                if let Some(running) = waiting.running.remove(&id) {
+                    running.send_replace(Some(exit));
+                }
+            }
+        }
+    }
+    let mut waiting = lock(waiting);
+    waiting.lost = true;
+    waiting.starting.clear();
+    for (_, running) in waiting.running.drain() {
+        running.send_replace(Some(Exit::LauncherLost));
+    }
+}
+
+/// A confined process. Dropping it kills it, with everything in its sandbox.
+pub struct Child {
+    launcher: Launcher,
+    id: u64,
+    pid: u32,
+    exit: watch::Receiver<Option<Exit>>,
+    /// Our end of the stream that is descriptor 3 inside; non-blocking.
+    pub channel: OwnedFd,
+    /// What it writes to its standard output; non-blocking.
+    pub stdout: OwnedFd,
+    /// What it writes to its standard error; non-blocking.
+    pub stderr: OwnedFd,
+}
+
+impl Child {
+    /// The process id, outside, of the sandbox's first process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Kills everything in the sandbox.
+    pub fn kill(&self) {
+        if self.exit.borrow().is_none() {
+            self.launcher.signal(self.id, Signal::SIGKILL);
+        }
+    }
+
+    /// Asks the process to end.
+    pub fn terminate(&self) {
+        if self.exit.borrow().is_none() {
+            self.launcher.signal(self.id, Signal::SIGTERM);
+        }
+    }
+
+    /// Waits until it, and everything else in its sandbox, has ended. May be called again.
+    pub async fn wait(&mut self) -> Exit {
+        match self.exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.unwrap_or(Exit::LauncherLost),
+            Err(_) => Exit::LauncherLost,
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,54 @@
+//! What the owner asks for.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One confined process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Spec {
+    /// The command; the first word is an absolute path inside the sandbox.
+    pub argv: Vec<String>,
+    /// The whole environment: nothing is inherited.
+    pub env: Vec<(String, String)>,
+    /// The working directory, inside.
+    pub cwd: PathBuf,
+    /// What is visible beyond the base view.
+    pub binds: Vec<Bind>,
+    /// What the process may reach.
+    pub network: Network,
+    /// Bytes of the private `/tmp`.
+    pub tmp_bytes: u64,
+    /// Files of the private `/tmp`.
+    pub tmp_inodes: u64,
+    /// Bytes of memory all processes of the sandbox may use together; 0 means no limit.
+    pub memory_bytes: u64,
+    /// Processes and threads at a time; 0 means no limit.
+    pub processes: u64,
+    /// File descriptors of each process; 0 means the machine's limit.
+    pub open_files: u64,
+    /// Bytes of each file written; 0 means no limit.
+    pub file_bytes: u64,
+    /// The user and group id outside, where the owner is root; otherwise ignored.
+    pub host_uid: u32,
+}
+
+/// A part of the host's file tree made visible inside.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bind {
+    /// The path on the host.
+    pub source: PathBuf,
+    /// The absolute path inside.
+    pub target: PathBuf,
+    /// Whether the sandbox may write there.
+    pub writable: bool,
+}
+
+/// What a sandbox reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// A network of its own with nothing but loopback.
+    None,
+    /// The host's network.
+    Host,
+}

@@ -1,0 +1,268 @@
+//! System calls without a safe wrapper of their own.
+#![expect(unsafe_code, reason = "the kernel's interface")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+pub(crate) fn c_string(path: &Path) -> io::Result<CString> {
+    use std::os::unix::ffi::OsStrExt as _;
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// Forks into new namespaces. Returns 0 in the child.
+///
+/// The caller must be single-threaded: the child goes on with a copy of everything.
+pub(crate) fn fork_into(namespaces: libc::c_int) -> io::Result<libc::pid_t> {
+    let flags = libc::c_long::from(namespaces | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and a stack of its own, clone is fork; this process has one thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    check(pid).map(|pid| pid as libc::pid_t)
+}
+
+/// `struct mount_attr` of linux/mount.h.
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+pub(crate) const RDONLY: u64 = 1;
+pub(crate) const NOSUID: u64 = 2;
+pub(crate) const NODEV: u64 = 4;
+
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+
+/// A detached copy of a tree, with these attributes on every mount of it.
+pub(crate) fn open_tree(source: &Path, attributes: u64) -> io::Result<OwnedFd> {
+    let path = c_string(source)?;
+    let flags =
+        OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_RECURSIVE as libc::c_uint;
+    // SAFETY: the path outlives the call.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    // SAFETY: the call returned a new descriptor.
+    let tree = unsafe { OwnedFd::from_raw_fd(check(fd)? as RawFd) };
+    set_attributes(tree.as_raw_fd(), c"", libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, attributes)?;
+    Ok(tree)
+}
+
+/// Makes the mount at `/` read-only.
+pub(crate) fn seal_root() -> io::Result<()> {
+    set_attributes(libc::AT_FDCWD, c"/", 0, RDONLY)
+}
+
+fn set_attributes(
+    fd: RawFd,
+    path: &std::ffi::CStr,
+    flags: libc::c_int,
+    attributes: u64,
+) -> io::Result<()> {
+    let attr = MountAttr { set: attributes, clear: 0, propagation: 0, userns: 0 };
+    // SAFETY: path and structure outlive the call; the size is the structure's.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd,
+            path.as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    check(done).map(|_| ())
+}
+
+/// Attaches a detached tree.
+pub(crate) fn move_mount(tree: &OwnedFd, target: &Path) -> io::Result<()> {
+    let path = c_string(target)?;
+    // SAFETY: both strings outlive the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    check(done).map(|_| ())
+}
+
+/// Makes the working directory the root and detaches the old one.
+pub(crate) fn pivot_here() -> io::Result<()> {
+    // SAFETY: constant strings.
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
+    // SAFETY: constant string.
+    check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into())?;
+    std::env::set_current_dir("/")
+}
+
+/// Brings the loopback interface up.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    // SAFETY: plain call.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    check(fd.into())?;
+    // SAFETY: a new descriptor.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request outlives the call.
+    let done =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    check(done.into()).map(|_| ())
+}
+
+/// Empties the bounding set, so that nothing gains a capability any more. Needs a capability itself:
+/// before [`become_user`].
+pub(crate) fn drop_bounding_set() {
+    for capability in 0..64 {
+        // SAFETY: plain call; unknown capabilities answer EINVAL.
+        let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        if done < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
+            break;
+        }
+    }
+}
+
+/// Gives up every capability of this process.
+pub(crate) fn drop_capabilities() -> io::Result<()> {
+    // SAFETY: plain call.
+    unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let nothing = [0u32; 6];
+    // SAFETY: version 3 of the structures: a header of two words and two sets of three words.
+    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), nothing.as_ptr()) };
+    check(done).map(|_| ())
+}
+
+/// Dies when the parent does, and never gains rights by executing a file.
+pub(crate) fn die_with_parent_without_new_privileges() -> io::Result<()> {
+    // SAFETY: plain calls.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }.into())?;
+    // SAFETY: plain call.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into()).map(|_| ())
+}
+
+/// Dies when the parent does.
+pub(crate) fn die_with_parent() {
+    // SAFETY: plain call.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+}
+
+/// Becomes a user and a group, without further groups.
+pub(crate) fn become_user(id: u32, groups: bool) -> io::Result<()> {
+    if groups {
+        // SAFETY: an empty list.
+        check(unsafe { libc::setgroups(0, std::ptr::null()) }.into())?;
+    }
+    // SAFETY: plain calls.
+    check(unsafe { libc::setresgid(id, id, id) }.into())?;
+    // SAFETY: plain call.
+    check(unsafe { libc::setresuid(id, id, id) }.into()).map(|_| ())
+}
+
+/// Lowers a limit. One that cannot be raised that far stays where it is.
+pub(crate) fn limit(resource: libc::__rlimit_resource_t, value: u64) {
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+    // SAFETY: the structure outlives the call.
+    unsafe { libc::setrlimit(resource, &raw const limit) };
+}
+
+/// Duplicates `from` to `to`, open across exec.
+pub(crate) fn place(from: RawFd, to: RawFd) -> io::Result<()> {
+    // SAFETY: plain call.
+    check(unsafe { libc::dup2(from, to) }.into()).map(|_| ())
+}
+
+/// Moves a descriptor to 10 or above, close-on-exec, out of the way of 0 to 3.
+pub(crate) fn out_of_the_way(fd: RawFd) -> io::Result<RawFd> {
+    // SAFETY: plain call.
+    check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 10) }.into()).map(|fd| fd as RawFd)
+}
+
+/// Closes, or marks to be closed by exec, all descriptors from `first` on.
+pub(crate) fn close_from(first: u32, on_exec: bool) {
+    let flags = if on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: plain call; descriptors that are closed are not used afterwards.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+}
+
+/// Closes everything from 3 on but these.
+pub(crate) fn close_all_but(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep.into_iter().filter(|fd| *fd >= 3) {
+        if fd > first {
+            // SAFETY: plain call; these descriptors are not used afterwards.
+            unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+        }
+        first = fd + 1;
+    }
+    close_from(first, false);
+}
+
+/// Keeps other processes of the same user from tracing this one or reading its memory.
+pub(crate) fn undumpable() -> io::Result<()> {
+    // SAFETY: plain call.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }.into()).map(|_| ())
+}
+
+/// Default actions for all signals and an empty mask, as a fresh program expects.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: the default action needs no handler.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: all-zero is a valid, empty set; sigemptyset makes sure of it.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Replaces this process. Returns only when that failed.
+pub(crate) fn exec(argv: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (arguments, environment) = (pointers(argv), pointers(env));
+    // SAFETY: both arrays end with null and their strings outlive the call.
+    unsafe { libc::execve(arguments[0], arguments.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Ends this process at once, without running what was left to run.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Forks. Returns 0 in the child. The caller must be single-threaded.
+pub(crate) fn fork() -> io::Result<libc::pid_t> {
+    // SAFETY: this process has one thread.
+    check(unsafe { libc::fork() }.into()).map(|pid| pid as libc::pid_t)
+}
+
+/// The status of any child that has ended, if there is one. `wait` blocks until there is.
+pub(crate) fn reap(wait: bool) -> io::Result<Option<(libc::pid_t, i32)>> {
+    let mut status = 0;
+    let flags = if wait { 0 } else { libc::WNOHANG };
+    // SAFETY: the status outlives the call.
+    let pid = check(unsafe { libc::waitpid(-1, &raw mut status, flags) }.into())?;
+    Ok((pid > 0).then_some((pid as libc::pid_t, status)))
+}

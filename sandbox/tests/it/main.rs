@@ -1,0 +1,6 @@
+//! Real sandboxes around real programs.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod ends;
+mod support;
+mod view;
