@@ -1,1 +1,189 @@
-//! Placeholder.
+//! Where functions run.
+//!
+//! [`Runner`] is the one seam between the control plane and a backend. This crate holds the default
+//! backend, [`process::ProcessRunner`]: the machine's own interpreters in sandboxed processes.
+
+pub mod archive;
+pub mod call;
+pub mod frame;
+pub mod language;
+pub mod layer;
+pub mod pool;
+pub mod process;
+pub mod worker;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+pub use call::{Call, Cause, Failure, Logs, Outcome, Timings};
+
+/// What a function's worker may reach on the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Egress {
+    /// Nothing but its own loopback interface.
+    #[default]
+    None,
+    /// Whatever the host reaches.
+    Full,
+}
+
+/// One immutable revision of a function: all a backend needs to run it.
+#[derive(Clone, Debug)]
+pub struct Revision {
+    /// The organization it belongs to. Nothing is ever shared between organizations.
+    pub organization: String,
+    /// The function's name, for messages.
+    pub function: String,
+    /// UUID of this revision: the key of its workers.
+    pub faas_id: String,
+    /// The language, by the name of its pack: `python3`.
+    pub language: String,
+    /// The directory of the dependency layer, if the image has dependencies.
+    pub layer: Option<PathBuf>,
+    /// The directory of the unpacked source.
+    pub source: PathBuf,
+    /// The handler; empty when it is to be inferred from a single file.
+    pub handler: String,
+    /// The settings.
+    pub settings: Settings,
+}
+
+/// A revision's settings, with the server's defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes of memory a worker may use; 0 means no limit.
+    pub memory_bytes: u64,
+    /// Calls one worker takes at a time; at least 1.
+    pub concurrency: usize,
+    /// Workers kept ready at all times.
+    pub min_scale: usize,
+    /// The most workers; at least 1.
+    pub max_scale: usize,
+    /// Calls that may wait for a worker; beyond it calls are refused with [`Cause::Overload`].
+    pub queue: usize,
+    /// How long an idle worker is kept.
+    pub idle: std::time::Duration,
+    /// Environment variables of the workers.
+    pub environment: Vec<(String, String)>,
+    /// What the workers may reach.
+    pub egress: Egress,
+}
+
+/// A language that this machine can run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// The language pack's name: `python3`.
+    pub language: String,
+    /// The interpreter's version: `3.11.7`.
+    pub version: String,
+    /// The interpreter's own path on the host.
+    pub executable: PathBuf,
+}
+
+/// What a dependency layer is built from. Its [`layer::key`] names the layer.
+#[derive(Clone, Debug)]
+pub struct LayerRequest {
+    /// The language pack's name.
+    pub language: String,
+    /// The text of the language's manifest.
+    pub manifest: String,
+}
+
+/// A finished dependency layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Hex SHA-256 of what it was built from.
+    pub key: String,
+    /// Its read-only directory.
+    pub path: PathBuf,
+    /// Whether it was there already.
+    pub reused: bool,
+}
+
+/// Why something could not be built or loaded; the text is for the function's owner.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// The owner's mistake: a bad archive, a missing handler, an unknown package. Final.
+    #[error("{0}")]
+    Rejected(String),
+    /// The machine's trouble: a full disk, a lost launcher. Worth another try.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The workers of one revision, as seen at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolState {
+    /// The organization.
+    pub organization: String,
+    /// The function's name.
+    pub function: String,
+    /// UUID of the revision.
+    pub faas_id: String,
+    /// Workers that wait for a call.
+    pub idle: usize,
+    /// Workers that are in a call.
+    pub busy: usize,
+    /// Workers that are being started.
+    pub starting: usize,
+    /// Calls that wait for a worker.
+    pub queued: usize,
+}
+
+/// A backend that runs functions. Dropping a returned future cancels the work it stands for.
+pub trait Runner: Send + Sync + 'static {
+    /// The languages that can run here, found when the backend was started.
+    fn runtimes(&self) -> Vec<Runtime>;
+
+    /// The language pack that a base image reference or a language name means, if it is one of the
+    /// built-in ones: `dispatchframework/python3-base:0.0.13` means `python3`. The pack's runtime
+    /// may still be missing on this machine; see [`Runner::runtimes`].
+    fn resolve_language(&self, reference: &str) -> Option<String>;
+
+    /// Builds a dependency layer, or finds it. Lines of the installer go to `log` as they come.
+    fn build_layer<'a>(
+        &'a self,
+        request: &'a LayerRequest,
+        log: &'a (dyn Fn(&str) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Layer, BuildError>>;
+
+    /// Unpacks a source archive under its digest, or finds it unpacked. Returns its directory.
+    fn unpack_source<'a>(
+        &'a self,
+        digest: &'a str,
+        archive: &'a std::path::Path,
+    ) -> BoxFuture<'a, Result<PathBuf, BuildError>>;
+
+    /// Starts a worker of the revision and lets it load and check the handler. The worker stays
+    /// ready for the first call. Returns the handler, inferred where it was empty.
+    fn prepare<'a>(
+        &'a self,
+        revision: &'a Arc<Revision>,
+    ) -> BoxFuture<'a, Result<String, BuildError>>;
+
+    /// Runs one call.
+    fn invoke<'a>(&'a self, revision: &'a Arc<Revision>, call: Call) -> BoxFuture<'a, Outcome>;
+
+    /// Takes no further calls for a revision, lets those that run finish, and stops its workers.
+    fn retire(&self, faas_id: &str);
+
+    /// The workers of every revision.
+    fn pools(&self) -> Vec<PoolState>;
+
+    /// The isolation in force, for `/healthz` and the start of the log.
+    fn isolation(&self) -> Isolation;
+
+    /// Lets calls that run finish until `grace` is over, then stops all workers.
+    fn drain(&self, grace: std::time::Duration) -> BoxFuture<'_, ()>;
+}
+
+/// What separates functions from the machine and from each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Isolation {
+    /// `A` to `D`; see `docs/reference/isolation.md`.
+    pub tier: String,
+    /// One line a layer, for a person.
+    pub lines: Vec<String>,
+}

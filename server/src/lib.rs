@@ -1,1 +1,34 @@
-//! Placeholder.
+//! The control plane and the gateway.
+//!
+//! `routes` lists every URL of the API, `gateway` answers user traffic, `store` is the only place
+//! with SQL, `runs` is the one hallway to functions, and `tasks` does what is done later or again.
+
+pub mod app;
+mod base_image;
+pub mod config;
+mod endpoint;
+mod function;
+pub mod gateway;
+pub mod iam;
+mod image;
+pub mod live;
+pub mod log;
+pub mod metrics;
+pub mod problem;
+pub mod resource;
+pub mod routes;
+pub mod runs;
+mod schema;
+mod secret;
+pub mod serve;
+pub mod server;
+pub mod store;
+mod tasks;
+pub mod trace;
+pub mod up;
+pub mod vault;
+mod watch;
+
+pub use config::ServerArgs;
+pub use dispatch_runner::process::Launcher;
+pub use server::Server;

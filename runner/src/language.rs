@@ -1,0 +1,337 @@
+//! Languages as data: packs of a `language.toml` and a worker script, and the runtimes that this
+//! machine has for them.
+
+pub(crate) mod probe;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dispatch_sandbox::Launcher;
+use include_dir::{Dir, include_dir};
+use serde::Deserialize;
+
+use crate::Runtime;
+
+static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../languages");
+
+/// A language, as its `language.toml` describes it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pack {
+    /// The name images carry: `python3`.
+    pub name: String,
+    /// Other names that mean it.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Image repositories that mean it, with any tag.
+    #[serde(default)]
+    pub base_images: Vec<String>,
+    /// How its runtime is found.
+    pub runtime: RuntimeSpec,
+    /// How a worker is started.
+    pub worker: WorkerSpec,
+    /// How dependencies are installed; without it functions can have none.
+    #[serde(default)]
+    pub dependencies: Option<Dependencies>,
+}
+
+/// How a runtime is found.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuntimeSpec {
+    /// Program names, looked for on `PATH`.
+    pub programs: Vec<String>,
+    /// Paths where it may be besides; `*` stands for one directory name, `{home}` for the home
+    /// directory of the server's user.
+    #[serde(default)]
+    pub patterns: Vec<String>,
+    /// Arguments that make it print one line of JSON: `executable`, `version`, `prefixes`.
+    pub probe: Vec<String>,
+}
+
+/// How a worker is started.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerSpec {
+    /// The command; `{executable}` stands for the runtime. The pack's files are in `/dispatch`.
+    pub command: Vec<String>,
+    /// Environment variables of every worker.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Where a dependency layer appears inside.
+    pub layer_target: String,
+    /// Environment variables of workers with a layer.
+    #[serde(default)]
+    pub layer_environment: BTreeMap<String, String>,
+}
+
+/// How dependencies are installed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dependencies {
+    /// The file name of the manifest: `requirements.txt`.
+    pub manifest: String,
+    /// The part of the installed tree that becomes the layer; by default all of it.
+    #[serde(default)]
+    pub layer_directory: Option<String>,
+    /// Installers in the order of preference.
+    pub installers: Vec<Installer>,
+}
+
+/// One program that installs dependencies. `{executable}`, `{layer}` and `{manifest}` stand for the
+/// runtime, the directory to install into, and the manifest's path.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Installer {
+    /// Its name; part of a layer's key.
+    pub name: String,
+    /// A command that succeeds where the installer can be used.
+    pub test: Vec<String>,
+    /// The command that installs.
+    pub command: Vec<String>,
+    /// Whether the manifest is put into the layer before the command runs.
+    #[serde(default)]
+    pub manifest_in_layer: bool,
+}
+
+/// A runtime of this machine.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// Language, version and executable.
+    pub runtime: Runtime,
+    /// Directories outside the base view that it needs, to be bound at the same path.
+    pub binds: Vec<PathBuf>,
+}
+
+/// Why language packs cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A pack's description is not valid.
+    #[error("the language pack {} is not valid: {reason}", path.display())]
+    Invalid {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A pack cannot be read, or the built-in ones not be written.
+    #[error("cannot use the language packs in {}: {source}", path.display())]
+    Files {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The packs and the runtimes found for them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Languages(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    packs: Vec<Pack>,
+    directories: HashMap<String, PathBuf>,
+    installed: HashMap<String, Installed>,
+}
+
+impl Languages {
+    /// Writes the built-in packs below `into`, reads them and those of `extra` (which win), and
+    /// looks for their runtimes by running each candidate in a sandbox.
+    ///
+    /// # Errors
+    /// A pack that is not valid, or files that cannot be read or written. A runtime that is missing
+    /// is no error.
+    pub async fn load(
+        launcher: &Launcher,
+        into: &Path,
+        extra: Option<&Path>,
+    ) -> Result<Languages, Error> {
+        write_built_in(into).map_err(|source| Error::Files { path: into.to_owned(), source })?;
+        let mut packs: BTreeMap<String, (Pack, PathBuf)> = BTreeMap::new();
+        for folder in [Some(into), extra].into_iter().flatten() {
+            for (pack, path) in read_packs(folder)? {
+                packs.insert(pack.name.clone(), (pack, path));
+            }
+        }
+        let mut inner =
+            Inner { packs: Vec::new(), directories: HashMap::new(), installed: HashMap::new() };
+        for (name, (pack, path)) in packs {
+            if let Some(found) = probe::find(launcher, &pack).await {
+                inner.installed.insert(name.clone(), found);
+            }
+            inner.directories.insert(name, path);
+            inner.packs.push(pack);
+        }
+        Ok(Languages(Arc::new(inner)))
+    }
+
+    /// All packs, by name.
+    pub fn packs(&self) -> &[Pack] {
+        &self.0.packs
+    }
+
+    /// The pack that a language's name or alias, or the reference of a well-known base image means:
+    /// `docker.io/dispatchframework/python3-base:0.0.13-knative`.
+    pub fn resolve(&self, reference: &str) -> Option<&Pack> {
+        let repository = repository(reference);
+        self.0.packs.iter().find(|pack| {
+            pack.name == reference
+                || pack.aliases.iter().any(|alias| alias == reference)
+                || pack.base_images.iter().any(|image| image == repository)
+        })
+    }
+
+    /// The runtime of a language, if this machine has one.
+    pub fn installed(&self, language: &str) -> Option<&Installed> {
+        self.0.installed.get(language)
+    }
+
+    /// The folder on the host with a language's worker script.
+    pub fn directory(&self, language: &str) -> PathBuf {
+        self.0.directories.get(language).cloned().unwrap_or_default()
+    }
+}
+
+/// The repository of an image reference: without registry prefix of Docker Hub, tag and digest.
+fn repository(reference: &str) -> &str {
+    let reference = reference.split('@').next().unwrap_or_default();
+    let reference = reference
+        .strip_prefix("docker.io/")
+        .or_else(|| reference.strip_prefix("index.docker.io/"))
+        .unwrap_or(reference);
+    match reference.rfind(':') {
+        // A colon before the last slash belongs to a port.
+        Some(colon) if !reference[colon..].contains('/') => &reference[..colon],
+        _ => reference,
+    }
+}
+
+fn write_built_in(into: &Path) -> io::Result<()> {
+    let fresh = into.with_extension("new");
+    if fresh.exists() {
+        std::fs::remove_dir_all(&fresh)?;
+    }
+    std::fs::create_dir_all(&fresh)?;
+    for pack in BUILT_IN.dirs() {
+        let folder = fresh.join(pack.path());
+        std::fs::create_dir_all(&folder)?;
+        for file in pack.files() {
+            std::fs::write(fresh.join(file.path()), file.contents())?;
+        }
+        readable(&folder)?;
+    }
+    if into.exists() {
+        std::fs::remove_dir_all(into)?;
+    }
+    std::fs::rename(&fresh, into)
+}
+
+/// Workers are other users: they must be able to read their script, whatever our umask is.
+fn readable(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
+    for entry in std::fs::read_dir(folder)? {
+        std::fs::set_permissions(entry?.path(), std::fs::Permissions::from_mode(0o644))?;
+    }
+    Ok(())
+}
+
+fn read_packs(folder: &Path) -> Result<Vec<(Pack, PathBuf)>, Error> {
+    let files = |source| Error::Files { path: folder.to_owned(), source };
+    let mut packs = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(files)? {
+        let path = entry.map_err(files)?.path();
+        let description = path.join("language.toml");
+        if !description.is_file() {
+            continue;
+        }
+        let text = std::fs::read_to_string(&description).map_err(files)?;
+        let invalid = |reason: String| Error::Invalid { path: path.clone(), reason };
+        let pack: Pack = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+        check(&pack).map_err(invalid)?;
+        packs.push((pack, path));
+    }
+    Ok(packs)
+}
+
+fn check(pack: &Pack) -> Result<(), String> {
+    if !dispatch_api::validate::is_name(&pack.name) {
+        return Err(format!("{:?} is not a name", pack.name));
+    }
+    let commands =
+        [("runtime.programs", &pack.runtime.programs), ("worker.command", &pack.worker.command)];
+    for (field, words) in commands {
+        if words.is_empty() {
+            return Err(format!("{field} is empty"));
+        }
+    }
+    if !pack.worker.layer_target.starts_with('/') {
+        return Err("worker.layer_target is not an absolute path".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn repositories_lose_tags_digests_and_the_hub() {
+        for (reference, wanted) in [
+            ("dispatchframework/python3-base:0.0.13-knative", "dispatchframework/python3-base"),
+            ("docker.io/dispatchframework/python3-base", "dispatchframework/python3-base"),
+            ("dispatchframework/python3-base@sha256:abc", "dispatchframework/python3-base"),
+            ("127.0.0.1:5000/python3-base:1", "127.0.0.1:5000/python3-base"),
+            ("127.0.0.1:5000/python3-base", "127.0.0.1:5000/python3-base"),
+            ("", ""),
+        ] {
+            assert_eq!(repository(reference), wanted);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_languages_of_this_machine_are_found_and_references_mean_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let launcher = Launcher::start().unwrap();
+        let languages =
+            Languages::load(&launcher, &dir.path().join("languages"), None).await.unwrap();
+        let means = |reference| languages.resolve(reference).map(|pack| pack.name.as_str());
+        assert_eq!(means("dispatchframework/python3-base:0.0.13-knative"), Some("python3"));
+        assert_eq!(means("docker.io/dispatchframework/nodejs-base:0.0.12"), Some("nodejs"));
+        assert_eq!(means("node"), Some("nodejs"));
+        for other in
+            ["missing/image:latest", "python3-base", "evil/dispatchframework/python3-base", ""]
+        {
+            assert_eq!(means(other), None, "{other}");
+        }
+        for language in ["python3", "nodejs"] {
+            let found = languages.installed(language).unwrap();
+            assert!(found.runtime.executable.is_absolute());
+            assert!(found.runtime.version.split('.').count() == 3, "{found:?}");
+            assert!(languages.directory(language).join("language.toml").is_file());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pack_from_elsewhere_is_added_and_a_broken_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let extra = dir.path().join("extra");
+        let folder = extra.join("toy");
+        std::fs::create_dir_all(&folder).unwrap();
+        let description = "name = \"toy\"\n[runtime]\nprograms = [\"sh\"]\n\
+            probe = [\"-c\", \"echo '{\\\"executable\\\":\\\"/bin/sh\\\",\\\"version\\\":\\\"1.2.3\\\",\\\"prefixes\\\":[]}'\"]\n\
+            [worker]\ncommand = [\"{executable}\"]\nlayer_target = \"/layer\"\n";
+        std::fs::write(folder.join("language.toml"), description).unwrap();
+        let launcher = Launcher::start().unwrap();
+        let into = dir.path().join("languages");
+        let languages = Languages::load(&launcher, &into, Some(&extra)).await.unwrap();
+        assert_eq!(languages.installed("toy").unwrap().runtime.version, "1.2.3");
+        std::fs::write(folder.join("language.toml"), "name = 'toy'\nunknown = 1\n").unwrap();
+        let error = Languages::load(&launcher, &into, Some(&extra)).await.unwrap_err().to_string();
+        assert!(error.contains("toy") && error.contains("unknown"), "{error}");
+    }
+}

@@ -1,0 +1,175 @@
+//! Finding the runtime of a language: each candidate is run in a sandbox and says what it is.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dispatch_sandbox::{Bind, Exit, Launcher, Network, Spec};
+use serde::Deserialize;
+use tokio::io::AsyncReadExt as _;
+
+use super::{Installed, Pack};
+use crate::Runtime;
+
+/// How long a candidate may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Candidates tried for one language.
+const MAX_CANDIDATES: usize = 32;
+/// Bytes read of what a candidate prints.
+const MAX_OUTPUT: u64 = 16 << 10;
+/// Directories that every sandbox shows.
+const BASE_VIEW: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
+
+#[derive(Deserialize)]
+struct Answer {
+    executable: PathBuf,
+    version: String,
+    prefixes: Vec<PathBuf>,
+}
+
+/// The first candidate that works.
+pub(super) async fn find(launcher: &Launcher, pack: &Pack) -> Option<Installed> {
+    for candidate in candidates(pack).into_iter().take(MAX_CANDIDATES) {
+        if let Some(found) = try_one(launcher, pack, &candidate).await {
+            tracing::debug!(language = pack.name, executable = %candidate.display(), "found");
+            return Some(found);
+        }
+    }
+    None
+}
+
+/// On `PATH` first, then where the patterns point. Links are followed: the real file's directory is
+/// what must be visible.
+fn candidates(pack: &Pack) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut add = |path: PathBuf| {
+        if let Ok(path) = std::fs::canonicalize(path)
+            && path.is_file()
+            && !found.contains(&path)
+        {
+            found.push(path);
+        }
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for program in &pack.runtime.programs {
+        for directory in std::env::split_paths(&path).filter(|directory| directory.is_absolute()) {
+            add(directory.join(program));
+        }
+    }
+    let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
+    for pattern in &pack.runtime.patterns {
+        for path in expand(&pattern.replace("{home}", &home)) {
+            add(path);
+        }
+    }
+    found
+}
+
+/// The paths that a pattern means, the highest version first. `*` stands within one name.
+fn expand(pattern: &str) -> Vec<PathBuf> {
+    let mut paths = vec![PathBuf::from("/")];
+    for part in Path::new(pattern).components().skip(1) {
+        let part = part.as_os_str().to_string_lossy().into_owned();
+        let Some((before, after)) = part.split_once('*') else {
+            paths.iter_mut().for_each(|path| path.push(&part));
+            continue;
+        };
+        let mut next = Vec::new();
+        for path in paths {
+            let Ok(entries) = std::fs::read_dir(&path) else { continue };
+            let mut names: Vec<String> = entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .filter(|name| name.len() >= before.len() + after.len())
+                .filter(|name| name.starts_with(before) && name.ends_with(after))
+                .collect();
+            names.sort_by_key(|name| std::cmp::Reverse(version(name)));
+            next.extend(names.into_iter().map(|name| path.join(name)));
+        }
+        paths = next;
+    }
+    paths
+}
+
+fn version(name: &str) -> Vec<u64> {
+    let numbers = name.split(|c: char| !c.is_ascii_digit());
+    numbers.filter_map(|number| number.parse().ok()).collect()
+}
+
+async fn try_one(launcher: &Launcher, pack: &Pack, candidate: &Path) -> Option<Installed> {
+    // `<prefix>/bin/python3`: the prefix is what a runtime outside the base view needs.
+    let prefix = candidate.parent()?.parent()?;
+    let argv = std::iter::once(candidate.display().to_string()).chain(pack.runtime.probe.clone());
+    let spec = command(argv.collect(), &outside_view(&[prefix.to_owned()]));
+    let (exit, text) = run(launcher, &spec).await.ok()?;
+    if exit != Exit::Code(0) {
+        return None;
+    }
+    let answer: Answer = serde_json::from_str(text.trim()).ok()?;
+    Some(Installed {
+        binds: outside_view(&answer.prefixes),
+        runtime: Runtime {
+            language: pack.name.clone(),
+            version: answer.version,
+            executable: answer.executable,
+        },
+    })
+}
+
+/// Those directories that the base view does not show already, without ones below others.
+fn outside_view(directories: &[PathBuf]) -> Vec<PathBuf> {
+    let mut outside: Vec<PathBuf> = Vec::new();
+    for directory in directories {
+        let seen = BASE_VIEW.iter().any(|base| directory.starts_with(base))
+            || directory == Path::new("/")
+            || outside.iter().any(|other| directory.starts_with(other));
+        if !seen {
+            outside.push(directory.clone());
+        }
+    }
+    outside
+}
+
+/// A short command with nothing but these directories and the base view.
+pub(crate) fn command(argv: Vec<String>, directories: &[PathBuf]) -> Spec {
+    let same =
+        |path: &PathBuf| Bind { source: path.clone(), target: path.clone(), writable: false };
+    let env = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", "/tmp"), ("LANG", "C.UTF-8")];
+    Spec {
+        argv,
+        env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+        cwd: PathBuf::from("/tmp"),
+        binds: directories.iter().map(same).collect(),
+        network: Network::None,
+        tmp_bytes: 16 << 20,
+        tmp_inodes: 1024,
+        memory_bytes: 1 << 30,
+        processes: 64,
+        open_files: 256,
+        file_bytes: 16 << 20,
+        host_uid: super::super::layer::BUILD_UID,
+    }
+}
+
+/// Runs a short command; how it ended and what it printed.
+pub(crate) async fn run(
+    launcher: &Launcher,
+    spec: &Spec,
+) -> Result<(Exit, String), dispatch_sandbox::Error> {
+    let mut child = launcher.spawn(spec).await?;
+    let read = async {
+        let stdout: OwnedFd = child.stdout.try_clone()?;
+        let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(stdout)?;
+        let mut text = String::new();
+        pipe.take(MAX_OUTPUT).read_to_string(&mut text).await?;
+        std::io::Result::Ok(text)
+    };
+    let text = tokio::time::timeout(PATIENCE, read).await;
+    let Ok(text) = text else {
+        child.kill();
+        return Ok((child.wait().await, String::new()));
+    };
+    let text = text.unwrap_or_default();
+    let exit = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap_or(Exit::Signal(9));
+    Ok((exit, text))
+}

@@ -1,0 +1,124 @@
+//! From what an installer left to a layer: measured, checked, read-only, on the disk.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown};
+use std::path::{Component, Path};
+
+use super::LayerLimits;
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|data| data.uid() == 0)
+}
+
+/// Makes the directory an installer writes to.
+pub(super) fn open_to_builder(path: &Path, uid: u32) -> io::Result<()> {
+    fs::create_dir(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))?;
+    give(path, uid)
+}
+
+/// Hands a file to the installer's user, where we may.
+pub(super) fn give(path: &Path, uid: u32) -> io::Result<()> {
+    if is_root() { chown(path, Some(uid), Some(uid)) } else { Ok(()) }
+}
+
+/// Lets every user read a file.
+pub(super) fn readable(path: &Path) -> io::Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(0o644))
+}
+
+fn refuse(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// Refuses a tree that is larger than allowed. It may be growing while we look.
+pub(super) fn measure(root: &Path, limits: &LayerLimits) -> io::Result<()> {
+    let (mut bytes, mut files) = (0, 0);
+    let mut queue = vec![root.to_owned()];
+    while let Some(directory) = queue.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            let Ok(data) = entry.metadata() else { continue };
+            files += 1;
+            bytes += data.len();
+            if data.is_dir() {
+                queue.push(entry.path());
+            }
+        }
+        if bytes > limits.layer_bytes {
+            let most = limits.layer_bytes >> 20;
+            return Err(refuse(format!("the dependencies take more than {most} MiB")));
+        }
+        if files > limits.files {
+            let most = limits.files;
+            return Err(refuse(format!("the dependencies have more than {most} files")));
+        }
+    }
+    Ok(())
+}
+
+/// Makes a tree ours, readable by all, writable by nobody else, without links out of it, and writes
+/// it to the disk. Refused trees are errors of kind [`io::ErrorKind::InvalidData`].
+pub(super) fn settle(root: &Path, limits: &LayerLimits) -> io::Result<()> {
+    measure(root, limits)?;
+    let root_owned = is_root();
+    visit(root, root, root_owned)
+}
+
+fn visit(root: &Path, path: &Path, root_owned: bool) -> io::Result<()> {
+    let data = fs::symlink_metadata(path)?;
+    if root_owned {
+        lchown(path, Some(0), Some(0))?;
+    }
+    let kind = data.file_type();
+    if kind.is_symlink() {
+        return check_link(root, path);
+    }
+    if kind.is_dir() {
+        fs::set_permissions(path, Permissions::from_mode(0o755))?;
+        for entry in fs::read_dir(path)? {
+            visit(root, &entry?.path(), root_owned)?;
+        }
+    } else if kind.is_file() {
+        let executable = data.mode() & 0o111 != 0;
+        fs::set_permissions(path, Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
+    } else {
+        return Err(refuse(format!(
+            "the dependencies hold {}, which is no file",
+            inside(root, path)
+        )));
+    }
+    File::open(path)?.sync_all()
+}
+
+/// A link may point anywhere inside the layer, and at the runtime's own files in `/usr`.
+fn check_link(root: &Path, path: &Path) -> io::Result<()> {
+    let target = fs::read_link(path)?;
+    let depth = path.strip_prefix(root).map_or(0, |path| path.components().count());
+    let mut left = depth.saturating_sub(1);
+    let fine = target.components().all(|part| match part {
+        Component::CurDir => true,
+        Component::Normal(_) => {
+            left += 1;
+            true
+        }
+        Component::ParentDir if left > 0 => {
+            left -= 1;
+            true
+        }
+        _ => false,
+    });
+    if fine || target.starts_with("/usr") {
+        return Ok(());
+    }
+    Err(refuse(format!(
+        "the dependencies hold {}, a link to {} outside of them",
+        inside(root, path),
+        target.display()
+    )))
+}
+
+fn inside(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root).unwrap_or(path).display().to_string()
+}

@@ -1,0 +1,383 @@
+//! The workers of one revision, and the calls that wait for them.
+//!
+//! All decisions are made under one short lock that is never held across an `await`; what follows
+//! from them is collected in [`Effects`] and done without it. A worker in a call is represented by a
+//! [`Lease`], a living worker by its task's [`Member`]; dropping them is what gives the place back,
+//! so no path can forget it.
+
+mod start;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use dispatch_api::ErrorType;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::call::{Call, Cause, Failure};
+use crate::process::Shared;
+use crate::process::uid::Uid;
+use crate::worker::{Job, Order, Reply, failure};
+use crate::{PoolState, Revision};
+
+/// When a caller that was refused should try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a worker serves its own queue before it makes room for a function that has none.
+const TURN: Duration = Duration::from_secs(1);
+
+/// Locks `mutex`, also after a panic elsewhere: no state here is ever left half-changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The pool of one revision.
+pub struct Pool {
+    revision: Arc<Revision>,
+    shared: Arc<Shared>,
+    uid: Arc<Uid>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    workers: Vec<Slot>,
+    queue: VecDeque<Waiter>,
+    starting: usize,
+    /// Whether `min_scale` workers are to be kept.
+    kept: bool,
+    retired: bool,
+    /// Whether it was taken out of the table of pools: nothing must be added any more.
+    closed: bool,
+    /// Starts that failed in a row, and when the next one makes sense without a call that needs it.
+    failures: u32,
+    not_before: Option<Instant>,
+    /// The handler, known once a worker was up.
+    handler: String,
+}
+
+struct Slot {
+    id: u64,
+    orders: mpsc::UnboundedSender<Order>,
+    busy: usize,
+    born: Instant,
+    idle_since: Instant,
+}
+
+type Waiter = oneshot::Sender<Result<Lease, Failure>>;
+
+/// A place in a worker. Dropping it frees the place.
+pub struct Lease {
+    pool: Arc<Pool>,
+    worker: u64,
+    orders: mpsc::UnboundedSender<Order>,
+    /// How long the worker took to start, if it was started for this call.
+    pub start: Duration,
+}
+
+/// A living worker's place in its pool. Dropping it says that the process is gone.
+pub struct Member {
+    pool: Arc<Pool>,
+    worker: u64,
+    left: bool,
+    _permit: OwnedSemaphorePermit,
+    _uid: Arc<Uid>,
+}
+
+/// How a call gets its place.
+pub enum Entry {
+    /// A worker was free.
+    Ready(Lease),
+    /// It waits in the queue.
+    Waiting(oneshot::Receiver<Result<Lease, Failure>>),
+    /// The pool is gone from the table; ask the table again.
+    Closed,
+}
+
+impl Pool {
+    pub(crate) fn new(revision: Arc<Revision>, shared: Arc<Shared>) -> Arc<Pool> {
+        let uid = Arc::new(shared.uids.take());
+        Arc::new(Pool { revision, shared, uid, state: Mutex::default() })
+    }
+
+    /// Takes a place in a worker or in the queue.
+    ///
+    /// # Errors
+    /// [`Cause::Overload`] when the queue is full.
+    pub fn enter(self: &Arc<Pool>) -> Result<Entry, Failure> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Ok(Entry::Closed);
+        }
+        if let Some(slot) = state.free(self.concurrency()) {
+            slot.busy += 1;
+            let (worker, orders) = (slot.id, slot.orders.clone());
+            return Ok(Entry::Ready(self.lease(worker, orders, Duration::ZERO)));
+        }
+        let settings = &self.revision.settings;
+        state.queue.retain(|waiter| !waiter.is_closed());
+        // A call for which a worker is about to start does not stand in line.
+        let startable = settings.max_scale.max(1).saturating_sub(state.workers.len());
+        if state.queue.len() >= settings.queue + startable * self.concurrency() {
+            return Err(self.overloaded());
+        }
+        let (waiter, waiting) = oneshot::channel();
+        state.queue.push_back(waiter);
+        let mut effects = Effects::default();
+        self.start_for_queue(&mut state, &mut effects);
+        drop(state);
+        effects.apply(self);
+        Ok(Entry::Waiting(waiting))
+    }
+
+    fn overloaded(&self) -> Failure {
+        let settings = &self.revision.settings;
+        let message = format!(
+            "The function is overloaded: all {} workers are busy and {} calls wait already; raise \
+             --max-scale or send less",
+            settings.max_scale, settings.queue
+        );
+        let cause = Cause::Overload { retry_after: RETRY_AFTER };
+        failure::failure(ErrorType::SystemError, cause, message)
+    }
+
+    fn concurrency(&self) -> usize {
+        self.revision.settings.concurrency.max(1)
+    }
+
+    fn lease(
+        self: &Arc<Pool>,
+        worker: u64,
+        orders: mpsc::UnboundedSender<Order>,
+        start: Duration,
+    ) -> Lease {
+        Lease { pool: Arc::clone(self), worker, orders, start }
+    }
+
+    /// Gives free places to those who wait.
+    fn hand_out(
+        self: &Arc<Pool>,
+        state: &mut State,
+        effects: &mut Effects,
+        fresh: Option<(u64, Duration)>,
+    ) {
+        while let Some(waiter) = state.queue.pop_front() {
+            if waiter.is_closed() {
+                continue;
+            }
+            let Some(slot) = state.free(self.concurrency()) else {
+                state.queue.push_front(waiter);
+                break;
+            };
+            slot.busy += 1;
+            let (worker, orders) = (slot.id, slot.orders.clone());
+            let start = fresh.filter(|(id, _)| *id == worker).map(|(_, start)| start);
+            let lease = self.lease(worker, orders, start.unwrap_or_default());
+            effects.answers.push((waiter, Ok(lease)));
+        }
+        if state.retired && state.queue.is_empty() {
+            state.workers.retain(|slot| slot.busy > 0);
+        }
+    }
+
+    fn release(self: &Arc<Pool>, worker: u64) {
+        let mut effects = Effects::default();
+        let mut state = lock(&self.state);
+        let (alone, waiting) = (state.workers.len() == 1, !state.queue.is_empty());
+        let Some(slot) = state.workers.iter_mut().find(|slot| slot.id == worker) else { return };
+        slot.busy -= 1;
+        slot.idle_since = Instant::now();
+        if slot.busy == 0 {
+            let due = !waiting || !alone || slot.born.elapsed() > TURN;
+            if due && self.shared.claim_eviction() {
+                state.workers.retain(|slot| slot.id != worker);
+                self.start_for_queue(&mut state, &mut effects);
+            }
+        }
+        self.hand_out(&mut state, &mut effects, None);
+        drop(state);
+        effects.apply(self);
+    }
+
+    /// Takes a worker out: it gets no further calls.
+    fn leave(self: &Arc<Pool>, worker: u64) {
+        let mut state = lock(&self.state);
+        state.workers.retain(|slot| slot.id != worker);
+        let mut effects = Effects::default();
+        self.start_for_queue(&mut state, &mut effects);
+        drop(state);
+        effects.apply(self);
+    }
+
+    /// Keeps at least `min_scale` workers from now on. Returns the handler, which is known once a
+    /// worker has been up.
+    pub fn keep(&self) -> String {
+        let mut state = lock(&self.state);
+        (state.kept, state.retired) = (true, false);
+        state.handler.clone()
+    }
+
+    /// The key in the table of pools.
+    pub fn faas_id(&self) -> &str {
+        &self.revision.faas_id
+    }
+
+    /// Stops idle workers now and the others when they are idle.
+    pub fn retire(self: &Arc<Pool>) {
+        let mut state = lock(&self.state);
+        (state.kept, state.retired) = (false, true);
+        let mut effects = Effects::default();
+        self.hand_out(&mut state, &mut effects, None);
+        drop(state);
+        effects.apply(self);
+    }
+
+    /// Kills all workers and refuses all calls that wait.
+    pub fn kill(&self) {
+        let mut state = lock(&self.state);
+        for slot in state.workers.drain(..) {
+            let _ = slot.orders.send(Order::Kill);
+        }
+        let waiting = std::mem::take(&mut state.queue);
+        drop(state);
+        for waiter in waiting {
+            let _ = waiter.send(Err(failure::stopping()));
+        }
+    }
+
+    /// Stops workers that were idle for too long and starts those that are missing. Returns whether
+    /// the pool was closed because nothing is left in it.
+    pub fn tend(self: &Arc<Pool>, now: Instant) -> bool {
+        let mut effects = Effects::default();
+        let settings = &self.revision.settings;
+        let mut state = lock(&self.state);
+        let least = if state.kept { settings.min_scale.min(settings.max_scale) } else { 0 };
+        state.workers.sort_by_key(|slot| slot.idle_since);
+        let mut spare = state.workers.len().saturating_sub(least);
+        state.workers.retain(|slot| {
+            let stop = spare > 0 && slot.busy == 0 && slot.idle_since + settings.idle <= now;
+            spare -= usize::from(stop);
+            !stop
+        });
+        if state.not_before.is_none_or(|instant| instant <= now) {
+            self.start_spares(&mut state, &mut effects, least);
+        }
+        state.queue.retain(|waiter| !waiter.is_closed());
+        let empty = state.workers.is_empty() && state.queue.is_empty() && state.starting == 0;
+        state.closed = empty && least == 0;
+        let closed = state.closed;
+        drop(state);
+        effects.apply(self);
+        closed
+    }
+
+    /// Since when its oldest idle worker is idle. Workers that `min_scale` asks for count as newest.
+    pub fn oldest_idle(&self) -> Option<(bool, Instant)> {
+        let state = lock(&self.state);
+        let needed = state.kept && state.workers.len() <= self.revision.settings.min_scale;
+        let idle = state.workers.iter().filter(|slot| slot.busy == 0);
+        idle.map(|slot| (needed, slot.idle_since)).min()
+    }
+
+    /// Stops the oldest idle worker, if there is one.
+    pub fn evict(&self) -> bool {
+        let mut state = lock(&self.state);
+        let idle = state.workers.iter().filter(|slot| slot.busy == 0);
+        let Some(id) = idle.min_by_key(|slot| slot.idle_since).map(|slot| slot.id) else {
+            return false;
+        };
+        state.workers.retain(|slot| slot.id != id);
+        true
+    }
+
+    /// What it looks like now.
+    pub fn snapshot(&self) -> PoolState {
+        let state = lock(&self.state);
+        let busy = state.workers.iter().filter(|slot| slot.busy > 0).count();
+        PoolState {
+            organization: self.revision.organization.clone(),
+            function: self.revision.function.clone(),
+            faas_id: self.revision.faas_id.clone(),
+            idle: state.workers.len() - busy,
+            busy,
+            starting: state.starting,
+            queued: state.queue.iter().filter(|waiter| !waiter.is_closed()).count(),
+        }
+    }
+}
+
+impl State {
+    /// The worker to take: the fullest that has a place, so that others can become idle; among
+    /// equals the one used last, whose memory is warm.
+    fn free(&mut self, concurrency: usize) -> Option<&mut Slot> {
+        let free = self.workers.iter_mut().filter(|slot| slot.busy < concurrency);
+        free.max_by_key(|slot| (slot.busy, slot.idle_since))
+    }
+}
+
+impl Lease {
+    /// The pool of the worker.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Hands a call to the worker.
+    ///
+    /// # Errors
+    /// The call, when the worker is gone.
+    pub fn send(self, call: Call) -> Result<oneshot::Receiver<Reply>, Call> {
+        let (reply, answer) = oneshot::channel();
+        let orders = self.orders.clone();
+        match orders.send(Order::Run(Job { call, lease: self, reply })) {
+            Ok(()) => Ok(answer),
+            Err(mpsc::error::SendError(Order::Run(job))) => Err(job.call),
+            Err(mpsc::error::SendError(Order::Kill)) => unreachable!("a job was sent"),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pool.release(self.worker);
+    }
+}
+
+impl Member {
+    /// Takes the worker out of the pool before its process is gone.
+    pub fn leave(&mut self) {
+        if !self.left {
+            self.left = true;
+            self.pool.leave(self.worker);
+        }
+    }
+
+    /// Whether it was taken out.
+    pub fn left(&self) -> bool {
+        self.left
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// What follows from a decision, done after the lock is given back: a waiter that left in between
+/// drops its lease, which takes the lock to free the place again.
+#[derive(Default)]
+struct Effects {
+    answers: Vec<(Waiter, Result<Lease, Failure>)>,
+    /// Workers to start, counted as starting already, some with their permit.
+    starts: Vec<Option<OwnedSemaphorePermit>>,
+}
+
+impl Effects {
+    fn apply(self, pool: &Arc<Pool>) {
+        for (waiter, answer) in self.answers {
+            let _ = waiter.send(answer);
+        }
+        for permit in self.starts {
+            pool.spawn_start(permit);
+        }
+    }
+}

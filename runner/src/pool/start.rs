@@ -1,0 +1,152 @@
+//! Starting workers, which takes long and can fail.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::{Effects, Member, Pool, Slot, State, lock};
+use crate::call::Failure;
+use crate::process::spec;
+use crate::worker::Worker;
+
+/// The pause after a failed start of a worker that no call waits for; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Its bound.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+impl Pool {
+    /// Decides to start as many workers as the queue needs and `max_scale` allows.
+    pub(super) fn start_for_queue(&self, state: &mut State, effects: &mut Effects) {
+        let room = self.revision.settings.max_scale.max(1);
+        while state.starting * self.concurrency() < state.queue.len()
+            && state.workers.len() + state.starting < room
+        {
+            state.starting += 1;
+            effects.starts.push(None);
+        }
+    }
+
+    /// Decides to start workers that no call waits for, up to `least` in all, while the server has
+    /// room for them.
+    pub(super) fn start_spares(&self, state: &mut State, effects: &mut Effects, least: usize) {
+        for _ in state.workers.len() + state.starting..least {
+            let Some(permit) = self.shared.spare_permit() else { break };
+            state.starting += 1;
+            effects.starts.push(Some(permit));
+        }
+    }
+
+    pub(super) fn spawn_start(self: &Arc<Pool>, permit: Option<OwnedSemaphorePermit>) {
+        let starting = Starting { pool: Arc::clone(self), counted: true };
+        let stopped = self.shared.stopped.clone();
+        // Without a runtime the program is ending, and dropping the start is all there is to do.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(stopped.run_until_cancelled_owned(start(starting, permit)));
+        }
+    }
+}
+
+/// A start under way, counted in the pool's state until it is dropped.
+struct Starting {
+    pool: Arc<Pool>,
+    counted: bool,
+}
+
+impl Starting {
+    fn end(&mut self, state: &mut State) {
+        state.starting -= usize::from(std::mem::take(&mut self.counted));
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if self.counted {
+            let pool = Arc::clone(&self.pool);
+            self.end(&mut lock(&pool.state));
+        }
+    }
+}
+
+async fn start(mut starting: Starting, permit: Option<OwnedSemaphorePermit>) {
+    let pool = Arc::clone(&starting.pool);
+    let permit = match permit {
+        Some(permit) => permit,
+        None => {
+            let permit = pool.shared.permit().await;
+            let mut state = lock(&pool.state);
+            state.queue.retain(|waiter| !waiter.is_closed());
+            if state.queue.is_empty() {
+                // All who waited left or were served by others in the meantime.
+                return starting.end(&mut state);
+            }
+            drop(state);
+            permit
+        }
+    };
+    let begun = Instant::now();
+    let worker = match spec::plan(&pool.shared, &pool.revision, pool.uid.number()) {
+        Ok(plan) => Worker::start(&pool.shared.launcher, &plan).await,
+        Err(failed) => Err(failed),
+    };
+    match worker {
+        Ok(worker) => pool.admit(worker, begun.elapsed(), permit, &mut starting),
+        Err(failed) => {
+            drop(permit);
+            pool.start_failed(&failed, &mut starting);
+        }
+    }
+}
+
+impl Pool {
+    fn admit(
+        self: &Arc<Pool>,
+        worker: Worker,
+        took: Duration,
+        permit: OwnedSemaphorePermit,
+        starting: &mut Starting,
+    ) {
+        let id = self.shared.next_worker();
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let member = Member {
+            pool: Arc::clone(self),
+            worker: id,
+            left: false,
+            _permit: permit,
+            _uid: Arc::clone(&self.uid),
+        };
+        let now = Instant::now();
+        let mut state = lock(&self.state);
+        starting.end(&mut state);
+        (state.failures, state.not_before) = (0, None);
+        state.handler.clone_from(&worker.handler);
+        state.workers.push(Slot { id, orders, busy: 0, born: now, idle_since: now });
+        let mut effects = Effects::default();
+        self.hand_out(&mut state, &mut effects, Some((id, took)));
+        drop(state);
+        tracing::debug!(function = self.revision.function, ?took, "worker ready");
+        tokio::spawn(worker.serve(inbox, member));
+        effects.apply(self);
+    }
+
+    /// A failed start fails one call; where no worker is up or coming, all that wait.
+    fn start_failed(self: &Arc<Pool>, failed: &Failure, starting: &mut Starting) {
+        tracing::info!(function = self.revision.function, "worker not started: {}", failed.message);
+        let mut state = lock(&self.state);
+        starting.end(&mut state);
+        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(state.failures));
+        state.failures = state.failures.saturating_add(1);
+        state.not_before = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+        state.queue.retain(|waiter| !waiter.is_closed());
+        let alone = state.workers.is_empty() && state.starting == 0;
+        let count = if alone { state.queue.len() } else { state.queue.len().min(1) };
+        let mut effects = Effects::default();
+        effects
+            .answers
+            .extend(state.queue.drain(..count).map(|waiter| (waiter, Err(failed.clone()))));
+        self.start_for_queue(&mut state, &mut effects);
+        drop(state);
+        effects.apply(self);
+    }
+}

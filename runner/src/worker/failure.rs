@@ -1,0 +1,122 @@
+//! The words for the ways a call can fail other than by its handler's own error.
+
+use std::time::Duration;
+
+use dispatch_api::ErrorType;
+use dispatch_sandbox::Exit;
+
+use crate::call::{Cause, Failure};
+
+const MIB: u64 = 1024 * 1024;
+
+/// A failure without a stack trace.
+pub fn failure(kind: ErrorType, cause: Cause, message: impl Into<String>) -> Failure {
+    Failure { kind, cause, message: message.into(), stacktrace: Vec::new() }
+}
+
+/// The worker ended during a call, by itself.
+pub fn ended(exit: &Exit) -> Failure {
+    let (kind, cause, message) = match *exit {
+        Exit::OutOfMemory { limit_bytes } => (
+            ErrorType::FunctionError,
+            Cause::OutOfMemory,
+            format!(
+                "The function used more than its {} MiB of memory and was killed; raise --memory \
+                 or let it use less",
+                limit_bytes / MIB
+            ),
+        ),
+        Exit::Signal(number) => (
+            ErrorType::FunctionError,
+            Cause::Signal(number),
+            format!("The function's process was killed by signal {}", signal(number)),
+        ),
+        Exit::Code(code) => (
+            ErrorType::FunctionError,
+            Cause::Exit(code),
+            format!(
+                "The function's process ended with exit code {code}; a handler must return or \
+                 raise an error, and not end the process"
+            ),
+        ),
+        Exit::LauncherLost => (
+            ErrorType::SystemError,
+            Cause::System,
+            "The process that starts workers was lost; restart the server".to_owned(),
+        ),
+    };
+    failure(kind, cause, message)
+}
+
+fn signal(number: i32) -> String {
+    let name = match number {
+        4 => "SIGILL: an illegal instruction",
+        6 => "SIGABRT: the process aborted itself",
+        7 => "SIGBUS: a bad memory access",
+        8 => "SIGFPE: an arithmetic error",
+        9 => "SIGKILL",
+        11 => "SIGSEGV: a bad memory access, most likely in native code",
+        15 => "SIGTERM",
+        24 => "SIGXCPU: too much processor time",
+        25 => "SIGXFSZ: a file grew too large",
+        31 => "SIGSYS: a system call that the sandbox does not allow",
+        _ => return number.to_string(),
+    };
+    format!("{number} ({name})")
+}
+
+/// The worker broke the protocol.
+pub fn protocol(what: &str) -> Failure {
+    let message = format!(
+        "The function's worker was killed because it broke the worker protocol: {what}; a handler \
+         must not use the file descriptors of its worker"
+    );
+    failure(ErrorType::FunctionError, Cause::Protocol, message)
+}
+
+/// The deadline passed while the handler ran.
+pub fn timed_out(limit: Option<Duration>) -> Failure {
+    let message = format!(
+        "Function execution exceeded the timeout{}; raise --timeout or let it do less",
+        of(limit)
+    );
+    failure(ErrorType::FunctionError, Cause::Timeout, message)
+}
+
+/// The deadline passed before a worker was free.
+pub fn timed_out_waiting(limit: Option<Duration>, max_scale: usize) -> Failure {
+    let message = format!(
+        "Did not invoke, already exceeded timeout{}: all workers ({max_scale} at most) were busy or \
+         starting; raise --timeout or --max-scale",
+        of(limit)
+    );
+    failure(ErrorType::SystemError, Cause::Timeout, message)
+}
+
+fn of(limit: Option<Duration>) -> String {
+    limit.map_or_else(String::new, |limit| format!(" of {} ms", limit.as_millis()))
+}
+
+/// Another call of the same worker ran over its deadline and could not be stopped alone.
+pub fn neighbour_timed_out() -> Failure {
+    failure(
+        ErrorType::FunctionError,
+        Cause::Signal(9),
+        "The function's process was killed because another call in it exceeded its timeout and did \
+         not react to being cancelled; lower --concurrency to keep calls apart",
+    )
+}
+
+/// The server stops.
+pub fn stopping() -> Failure {
+    failure(
+        ErrorType::SystemError,
+        Cause::Cancelled,
+        "The server is stopping; send the call again when it is back",
+    )
+}
+
+/// The platform failed.
+pub fn system(message: impl Into<String>) -> Failure {
+    failure(ErrorType::SystemError, Cause::System, message)
+}

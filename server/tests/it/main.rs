@@ -1,0 +1,12 @@
+//! The server in this process, noun by noun, over HTTP.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod base_image;
+mod endpoint;
+mod function;
+mod image;
+mod openapi;
+mod run;
+mod secret;
+mod support;
+mod transport;
