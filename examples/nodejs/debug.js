@@ -1,0 +1,2 @@
+// Shows what a function receives.
+module.exports = (context, params) => ({ context, params })
