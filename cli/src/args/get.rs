@@ -1,0 +1,128 @@
+//! The words after `get`.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// What can be shown.
+#[derive(Debug, Subcommand)]
+pub enum Get {
+    /// Base images
+    #[command(aliases = ["base-images", "baseimage", "baseimages"])]
+    BaseImage(GetNamed),
+    /// Images
+    #[command(alias = "images")]
+    Image(GetImage),
+    /// Functions
+    #[command(alias = "functions")]
+    Function(GetFunction),
+    /// Runs of functions, or one run
+    #[command(alias = "runs")]
+    Run(GetRun),
+    /// Secrets
+    #[command(alias = "secrets")]
+    Secret(GetSecret),
+    /// APIs: endpoints whose paths begin with the organization
+    #[command(alias = "apis")]
+    Api(GetEndpoint),
+    /// Endpoints
+    #[command(alias = "endpoints")]
+    Endpoint(GetEndpoint),
+}
+
+/// One resource, or all.
+#[derive(Debug, Args)]
+pub struct GetNamed {
+    /// Name of the only one to show
+    pub name: Option<String>,
+    /// Go on and show what changes
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Accepted for old scripts.
+    #[arg(short, long, hide = true)]
+    pub application: Option<String>,
+}
+
+/// Images.
+#[derive(Debug, Args)]
+pub struct GetImage {
+    #[command(flatten)]
+    pub named: GetNamed,
+    /// Show the log of the image's build
+    #[arg(long, requires = "name", conflicts_with = "watch")]
+    pub logs: bool,
+    /// With --logs: go on until the build has ended
+    #[arg(short, long, requires = "logs")]
+    pub follow: bool,
+}
+
+/// Functions.
+#[derive(Debug, Args)]
+pub struct GetFunction {
+    #[command(flatten)]
+    pub named: GetNamed,
+    /// Show the function's revisions
+    #[arg(long, requires = "name", conflicts_with = "watch")]
+    pub revisions: bool,
+}
+
+/// Secrets.
+#[derive(Debug, Args)]
+pub struct GetSecret {
+    #[command(flatten)]
+    pub named: GetNamed,
+    /// Show the values, as JSON
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Endpoints.
+#[derive(Debug, Args)]
+pub struct GetEndpoint {
+    #[command(flatten)]
+    pub named: GetNamed,
+    /// Only routes to this function
+    #[arg(short, long = "func", value_name = "FUNCTION")]
+    pub function: Option<String>,
+}
+
+/// Runs.
+#[derive(Debug, Args)]
+pub struct GetRun {
+    /// Only runs of this function
+    pub function: Option<String>,
+    /// Id of the only run to show
+    pub id: Option<String>,
+    /// Only the newest run
+    #[arg(long)]
+    pub last: bool,
+    /// Order of the runs; times are descending
+    #[arg(long, default_value = "started")]
+    pub by: By,
+    /// Only runs in this status, such as READY or ERROR
+    #[arg(long)]
+    pub status: Option<String>,
+    /// Only runs whose last try failed
+    #[arg(long)]
+    pub dead: bool,
+    /// At most this many, the newest first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: Option<u32>,
+    /// Go on and show runs that start or change
+    #[arg(short, long, visible_short_alias = 'w', visible_alias = "watch")]
+    pub follow: bool,
+    /// Accepted for old scripts.
+    #[arg(short, long, hide = true)]
+    pub application: Option<String>,
+}
+
+/// Orders of runs.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum By {
+    /// The function's name.
+    Function,
+    /// The status.
+    Status,
+    /// The start, the newest first.
+    Started,
+    /// The end, the newest first.
+    Finished,
+}

@@ -1,0 +1,139 @@
+//! `dispatch get`.
+
+use dispatch_api::client::{Api, RunFilter};
+use dispatch_api::{BaseImage, Endpoint, Function, Image, Run, Secret};
+
+use super::{Session, watch};
+use crate::args::{
+    By, Format, Get, GetEndpoint, GetFunction, GetImage, GetNamed, GetRun, GetSecret,
+};
+use crate::error::{Error, Result};
+use crate::nouns::{self, Noun};
+use crate::output;
+use crate::table::printable;
+
+/// Shows one resource, or all.
+///
+/// # Errors
+/// What the server says.
+pub async fn run(session: &Session, noun: Get) -> Result {
+    match noun {
+        Get::BaseImage(named) => resources::<BaseImage>(session, &named).await,
+        Get::Image(image) => images(session, &image).await,
+        Get::Function(function) => functions(session, &function).await,
+        Get::Run(run) => runs(session, run).await,
+        Get::Secret(secret) => secrets(session, &secret).await,
+        Get::Api(api) => endpoints::<Api>(session, &api, |api| &api.0).await,
+        Get::Endpoint(endpoint) => endpoints::<Endpoint>(session, &endpoint, |it| it).await,
+    }
+}
+
+async fn resources<T: Noun>(session: &Session, named: &GetNamed) -> Result {
+    filtered::<T>(session, named, |_| true).await
+}
+
+async fn filtered<T: Noun>(
+    session: &Session,
+    named: &GetNamed,
+    wanted: impl Fn(&T) -> bool,
+) -> Result {
+    let (client, settings) = (&session.client, &session.settings);
+    match &named.name {
+        Some(name) if named.watch => {
+            // A name that does not exist is a mistake, not something to wait for.
+            client.get::<T>(name).await?;
+            let watch = client.watch::<T>().await?;
+            watch::follow(watch, settings, |item: &T| item.name() == name).await
+        }
+        Some(name) => output::one(&client.get::<T>(name).await?, settings),
+        None if named.watch => watch::follow(client.watch::<T>().await?, settings, wanted).await,
+        None => {
+            let mut items = client.list::<T>().await?;
+            items.retain(wanted);
+            output::list(&items, settings)
+        }
+    }
+}
+
+async fn images(session: &Session, image: &GetImage) -> Result {
+    let Some(name) = image.named.name.as_ref().filter(|_| image.logs) else {
+        return resources::<Image>(session, &image.named).await;
+    };
+    let mut logs = session.client.image_logs(name, image.follow).await?;
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    while let Some(bytes) = logs.next().await? {
+        if terminal {
+            output::print(&printable(&String::from_utf8_lossy(&bytes)))?;
+        } else {
+            output::raw(&bytes)?;
+        }
+    }
+    Ok(())
+}
+
+async fn functions(session: &Session, function: &GetFunction) -> Result {
+    match function.named.name.as_ref().filter(|_| function.revisions) {
+        Some(name) => output::list(&session.client.revisions(name).await?, &session.settings),
+        None => resources::<Function>(session, &function.named).await,
+    }
+}
+
+async fn secrets(session: &Session, secret: &GetSecret) -> Result {
+    let mut settings = session.settings.clone();
+    if secret.all && settings.format == Format::Table {
+        settings.format = Format::Json;
+    }
+    if settings.format == Format::Table {
+        output::line("Note: secret values are hidden, please use --all flag to get them\n")?;
+    }
+    let client = &session.client;
+    match &secret.named.name {
+        _ if secret.named.watch => {
+            let name = secret.named.name.as_deref();
+            let wanted = |item: &Secret| name.is_none_or(|name| item.name == name);
+            watch::follow(client.watch::<Secret>().await?, &settings, wanted).await
+        }
+        Some(name) => output::one(&client.get::<Secret>(name).await?, &settings),
+        None => output::list(&client.list::<Secret>().await?, &settings),
+    }
+}
+
+async fn endpoints<T: Noun>(
+    session: &Session,
+    args: &GetEndpoint,
+    endpoint: impl Fn(&T) -> &Endpoint,
+) -> Result {
+    let function = args.function.as_deref();
+    let wanted = |item: &T| function.is_none_or(|function| endpoint(item).function == function);
+    filtered(session, &args.named, wanted).await
+}
+
+async fn runs(session: &Session, args: GetRun) -> Result {
+    let (client, settings) = (&session.client, &session.settings);
+    if let Some(id) = &args.id {
+        let run = client.get_run(args.function.as_deref(), id).await?;
+        return output::one(&run, settings);
+    }
+    let filter = RunFilter {
+        function: args.function,
+        status: args.status.map(|status| status.to_uppercase()),
+        dead: args.dead.then_some(true),
+        limit: args.limit,
+    };
+    if args.follow {
+        return watch::follow(client.watch_runs(&filter).await?, settings, |_: &Run| true).await;
+    }
+    let mut runs = client.runs(&filter).await?;
+    if args.last {
+        let newest = runs.into_iter().max_by_key(|run| (run.executed_time, nouns::started(run)));
+        let newest = newest.ok_or_else(|| Error::local("there are no runs"))?;
+        return output::one(&newest, settings);
+    }
+    match args.by {
+        By::Function => runs.sort_by(|a, b| a.function_name.cmp(&b.function_name)),
+        By::Status => runs.sort_by(|a, b| a.status.as_str().cmp(b.status.as_str())),
+        By::Started => runs.sort_by_key(|run| std::cmp::Reverse(nouns::started(run))),
+        By::Finished => runs.sort_by_key(|run| std::cmp::Reverse(nouns::finished(run))),
+    }
+    output::list(&runs, settings)
+}

@@ -1,0 +1,251 @@
+//! The nouns: their words, tables and models.
+
+use dispatch_api::client::{Api, Resource};
+use dispatch_api::{BaseImage, Endpoint, Function, Image, Revision, Run, Secret, Status, run};
+use jiff::Timestamp;
+
+use crate::config::Settings;
+use crate::output::{Show, date, instant};
+use crate::table::Layout;
+
+/// A resource as the command line knows it.
+pub trait Noun: Resource + Show {
+    /// Its word in messages: `Created base image: NAME`.
+    const WORD: &'static str;
+    /// Its word in commands: `dispatch get base-image`.
+    const COMMAND: &'static str = Self::WORD;
+    /// Its member in the summary of `--json` with a file.
+    const SUMMARY: &'static str;
+}
+
+/// A resource that is built, which takes time and can fail.
+pub trait Built: Noun {
+    /// Where it is in its life.
+    fn status(&self) -> Status;
+    /// Why it failed.
+    fn reason(&self) -> &[String];
+}
+
+macro_rules! nouns {
+    ($($type:ty, $word:literal, $command:literal, $summary:literal;)*) => {
+        $(impl Noun for $type {
+            const WORD: &'static str = $word;
+            const COMMAND: &'static str = $command;
+            const SUMMARY: &'static str = $summary;
+        })*
+    };
+}
+
+nouns! {
+    BaseImage, "base image", "base-image", "baseImages";
+    Image, "image", "image", "images";
+    Function, "function", "function", "functions";
+    Secret, "secret", "secret", "secrets";
+    Endpoint, "endpoint", "endpoint", "endpoints";
+    Api, "api", "api", "api";
+}
+
+macro_rules! built {
+    ($($type:ty),*) => {
+        $(impl Built for $type {
+            fn status(&self) -> Status {
+                self.status
+            }
+
+            fn reason(&self) -> &[String] {
+                &self.reason
+            }
+        })*
+    };
+}
+
+built! { BaseImage, Image, Function }
+
+impl Show for BaseImage {
+    const MODEL: &'static str = r#"{"createdtime": 0, "dockerurl": "", "groups": [""], "id": "",
+        "kind": "", "language": "", "name": "", "reason": [""], "spec": "", "status": "",
+        "tags": [{"key": "", "value": ""}], "imageurl": ""}"#;
+    const COLUMNS: &'static [&'static str] = &["Name", "URL", "Status", "Created Date"];
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        let (url, status) = (self.docker_url.clone(), self.status.to_string());
+        vec![self.name.clone(), url, status, date(self.created_time)]
+    }
+}
+
+impl Show for Image {
+    const MODEL: &'static str = r#"{"baseimagename": "", "createdtime": 0, "dockerurl": "",
+        "groups": [""], "id": "", "kind": "", "language": "", "name": "", "reason": [""],
+        "runtimedependencies": {"manifest": ""}, "status": "",
+        "systemdependencies": {"packages": [{"name": "", "version": ""}]},
+        "tags": [{"key": "", "value": ""}], "baseimage": "", "imageurl": ""}"#;
+    const COLUMNS: &'static [&'static str] =
+        &["Name", "URL", "BaseImage", "Status", "Created Date"];
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        let (url, base) = (self.docker_url.clone(), self.base_image_name.clone());
+        vec![self.name.clone(), url, base, self.status.to_string(), date(self.created_time)]
+    }
+}
+
+impl Show for Function {
+    const MODEL: &'static str = r#"{"source": "", "sourceurl": "", "sourcepath": "",
+        "createdtime": 0, "faasid": "", "id": "", "image": "", "functionimageurl": "", "kind": "",
+        "handler": "", "modifiedtime": 0, "name": "", "reason": [""],
+        "schema": {"in": null, "out": null}, "secrets": [""], "services": [""], "status": "",
+        "timeout": 0, "tags": [{"key": "", "value": ""}], "memory": 0, "concurrency": 0,
+        "minscale": 0, "maxscale": 0, "environment": {"*": ""}, "egress": "", "retries": null}"#;
+    const COLUMNS: &'static [&'static str] = &["Name", "FunctionImage", "Status", "Created Date"];
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        let (image, status) = (self.function_image_url.clone(), self.status.to_string());
+        vec![self.name.clone(), image, status, date(self.created_time)]
+    }
+}
+
+impl Show for Secret {
+    const MODEL: &'static str = r#"{"id": "", "kind": "", "name": "", "secrets": {"*": ""},
+        "tags": [{"key": "", "value": ""}], "meta": {"createdtime": 0, "id": "", "kind": "",
+        "modifiedtime": 0, "name": "", "org": "", "project": "", "revision": ""}}"#;
+    const COLUMNS: &'static [&'static str] = &["ID", "Name", "Content"];
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        vec![self.id.clone(), self.name.clone(), "<hidden>".to_owned()]
+    }
+}
+
+/// URLs of an endpoint: one for each path and protocol.
+fn urls(endpoint: &Endpoint, settings: &Settings) -> String {
+    let both = ["http".to_owned(), "https".to_owned()];
+    let protocols = if endpoint.protocols.is_empty() { &both[..] } else { &endpoint.protocols };
+    let mut urls = Vec::new();
+    for uri in &endpoint.uris {
+        for protocol in protocols {
+            let (port, usual) = match protocol.as_str() {
+                "http" => (settings.api_http_port, 80),
+                _ => (settings.api_https_port, 443),
+            };
+            let port = if port == usual { String::new() } else { format!(":{port}") };
+            urls.push(format!("{protocol}://{}{port}{uri}", settings.host));
+        }
+    }
+    urls.join("\n")
+}
+
+const ENDPOINT: &str = r#"{"authentication": "", "cors": false, "enabled": false, "function": "",
+    "hosts": [""], "id": "", "kind": "", "methods": [""], "name": "", "protocols": [""],
+    "status": "", "tags": [{"key": "", "value": ""}], "tls": "", "uris": [""]}"#;
+
+impl Show for Api {
+    const MODEL: &'static str = ENDPOINT;
+    const COLUMNS: &'static [&'static str] =
+        &["Name", "Function", "Protocol", "Method", "Domain", "Path", "Auth", "Status", "Enabled"];
+    const LAYOUT: Layout = Layout::Lined;
+
+    fn label(&self) -> String {
+        self.0.name.clone()
+    }
+
+    fn cells(&self, settings: &Settings) -> Vec<String> {
+        let mut cells = self.0.cells(settings);
+        cells.insert(6, self.0.authentication.clone());
+        cells.insert(7, self.0.status.to_string());
+        cells
+    }
+}
+
+impl Show for Endpoint {
+    const MODEL: &'static str = ENDPOINT;
+    const COLUMNS: &'static [&'static str] =
+        &["Name", "Function", "Protocol", "Method", "Domain", "Path", "Enabled"];
+    const LAYOUT: Layout = Layout::Lined;
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cells(&self, settings: &Settings) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.function.clone(),
+            self.protocols.join("\n"),
+            self.methods.join("\n"),
+            self.hosts.join("\n"),
+            urls(self, settings),
+            self.enabled.to_string(),
+        ]
+    }
+}
+
+/// When a run started; the exact time where the server tells it.
+pub fn started(run: &Run) -> Option<Timestamp> {
+    run.executed_at.parse().ok().or_else(|| Timestamp::from_second(run.executed_time).ok())
+}
+
+/// When a run ended.
+pub fn finished(run: &Run) -> Option<Timestamp> {
+    let seconds = Some(run.finished_time).filter(|time| *time > 0 && *time != run::NEVER);
+    run.finished_at.parse().ok().or_else(|| Timestamp::from_second(seconds?).ok())
+}
+
+impl Show for Run {
+    const MODEL: &'static str = r#"{"blocking": false, "error": null, "event": null,
+        "executedtime": 0, "faasid": "", "finishedtime": 0, "functionid": "", "functionname": "",
+        "httpcontext": {"*": null}, "input": null, "logs": null, "name": "", "output": null,
+        "reason": [""], "secrets": [""], "services": [""], "status": "",
+        "tags": [{"key": "", "value": ""}]}"#;
+    const COLUMNS: &'static [&'static str] = &["ID", "Function", "Status", "Started", "Finished"];
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        let time = |time: Option<Timestamp>| time.map(instant).unwrap_or_default();
+        vec![
+            self.name.clone(),
+            self.function_name.clone(),
+            self.status.to_string(),
+            time(started(self)),
+            time(finished(self)),
+        ]
+    }
+}
+
+impl Show for Revision {
+    const MODEL: &'static str = r#"{"number": 0, "faasid": "", "serving": false, "status": "",
+        "reason": [""], "createdtime": 0, "image": "", "handler": "", "sourcedigest": ""}"#;
+    const COLUMNS: &'static [&'static str] =
+        &["Revision", "Serving", "Status", "Image", "Handler", "Created Date"];
+
+    fn label(&self) -> String {
+        self.number.to_string()
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        vec![
+            self.number.to_string(),
+            self.serving.to_string(),
+            self.status.to_string(),
+            self.image.clone(),
+            self.handler.clone(),
+            date(self.created_time),
+        ]
+    }
+}
