@@ -1,1 +1,12 @@
-//! End-to-end stories on the real program.
+//! End-to-end stories: each starts the real program and uses it as a person would.
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+
+mod crash;
+mod files;
+mod functions;
+mod gateway;
+mod lifecycle;
+mod quickstart;
+mod runs;
+mod secrets;
+mod support;
