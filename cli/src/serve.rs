@@ -19,10 +19,16 @@ pub fn commands() -> [Command; 2] {
         .long(PRINT_CONFIG)
         .action(ArgAction::SetTrue)
         .help("Print the settings in force, and where each comes from");
-    let server = Command::new("server").about("Run the server").arg(print);
-    let up = Command::new("up").about("Run the server, ready to use")
-        .long_about("Run the server, ready to use: with an image for every language of this machine, and a context for this program");
-    [ServerArgs::augment_args(server), ServerArgs::augment_args(up)]
+    let server = Command::new("server").arg(print);
+    // The texts last: the flags bring one of their own.
+    let server = ServerArgs::augment_args(server).about("Run the server").long_about(None);
+    let up = ServerArgs::augment_args(Command::new("up"))
+        .about("Run the server, ready to use")
+        .long_about(
+            "Run the server, ready to use: with an image for every language of this machine, and \
+             a context for this program",
+        );
+    [server, up]
 }
 
 /// Serves, where the words say so.
@@ -89,9 +95,14 @@ fn welcome(config: Config, launcher: Launcher) -> anyhow::Result<()> {
             }
             Err(error) => format!("not written: {error}"),
         };
+        let sandbox = match server.isolation().tier.as_str() {
+            "A" => "tier A: namespaces, and a user of its own for every function",
+            "B" => "tier B: namespaces; run as root to give every function a user of its own",
+            _ => "tier D: functions cannot run here; dispatch server says why in its log",
+        };
         output::print(&format!(
             "Dispatch is running. Ctrl-C stops it.\n\n  API      http://{api}\n  Gateway  \
-             http://{gateway}\n  Images   {}\n  Context  {context}\n\nNext, in another terminal:\n\n  \
+             http://{gateway}\n  Images   {}\n  Sandbox  {sandbox}\n  Context  {context}\n\nNext, in another terminal:\n\n  \
              dispatch create function hello hello.py --image python3 --wait\n  dispatch exec hello\n",
             if images.is_empty() { "none".to_owned() } else { images.join(", ") },
         ))?;

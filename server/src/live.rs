@@ -69,6 +69,16 @@ impl Snapshot {
         self.secrets.get(org)?.get(name)
     }
 
+    /// Revisions that want workers at all times, also right after a start.
+    fn kept(&self) -> Vec<Arc<Revision>> {
+        let functions = self.functions.values().flat_map(HashMap::values);
+        let serving = functions.filter_map(|function| function.serving.as_ref());
+        serving
+            .filter(|serving| serving.revision.settings.min_scale > 0)
+            .map(|serving| Arc::clone(&serving.revision))
+            .collect()
+    }
+
     fn route(&mut self, app: &App) {
         let mut organizations: Vec<&String> = self
             .endpoints
@@ -131,8 +141,18 @@ pub async fn load(app: &App) -> Result<i64, store::Error> {
         }
     }
     snapshot.route(app);
+    let kept = snapshot.kept();
     app.live.current.store(Arc::new(snapshot));
     app.live.applied.send_replace(seq);
+    for revision in kept {
+        let runner = Arc::clone(&app.runner);
+        tokio::spawn(async move {
+            if let Err(error) = runner.prepare(&revision).await {
+                let (org, function) = (&revision.organization, &revision.function);
+                tracing::error!(org, function, %error, "its workers cannot be kept ready");
+            }
+        });
+    }
     Ok(seq)
 }
 

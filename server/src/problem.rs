@@ -95,7 +95,9 @@ impl Error {
                 .and_then(|code| StatusCode::from_u16(code).ok())
                 .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         };
-        Error { status, problem, retry_after: None }
+        let retry_after =
+            (status == StatusCode::TOO_MANY_REQUESTS).then_some(Duration::from_secs(1));
+        Error { status, problem, retry_after }
     }
 }
 

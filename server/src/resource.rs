@@ -1,6 +1,7 @@
 //! What all resources have in common: from stored entities to answers, lists, pages and filters.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::FromRequest;
@@ -18,6 +19,9 @@ use crate::store::{Entity, Page};
 
 /// Bytes of a request body of the API. A source of the largest size fits, in base64.
 pub const MAX_BODY: usize = 96 << 20;
+
+/// How long a request body may take to arrive.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A resource that is stored as an entity: its body is the resource itself, and what every entity
 /// has (times, status, …) is filled in from the entity when it is read.
@@ -334,7 +338,13 @@ pub async fn read(request: axum::extract::Request) -> Result<bytes::Bytes, Error
         );
         return Err(Error::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
-    axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
+    #[expect(clippy::disallowed_methods, reason = "the one place, with a bound")]
+    let body = axum::body::to_bytes(request.into_body(), MAX_BODY);
+    let body = tokio::time::timeout(BODY_TIMEOUT, body).await.map_err(|_| {
+        let text = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+        Error::new(StatusCode::REQUEST_TIMEOUT, text)
+    })?;
+    body.map_err(|_| {
         let text = format!("the body could not be read, or is larger than {MAX_BODY} bytes");
         Error::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     })

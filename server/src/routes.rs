@@ -9,7 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use dispatch_api::{Health, Version};
 use serde_json::json;
 use tracing::Instrument as _;
@@ -71,8 +71,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
         .route("/", get(async || Json(json!({ "message": "Default Root Page" }))))
         .route("/home", get(home))
-        .route("/healthz", get(health))
-        .route("/healthz/{*rest}", get(health))
+        .route("/healthz", any(health))
+        .route("/healthz/{*rest}", any(health))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(wrong_method)
         .fallback(nowhere)

@@ -104,7 +104,7 @@ fn load_secrets(port: u16, round: u32, told: &Mutex<Told>, stop: &AtomicBool) {
         let name = format!("s{round}-{n}");
         let body = |value: &str| Some(json!({ "name": name, "secrets": { "value": value } }));
         let path = format!("/v1/secret/{name}");
-        let mut step = |answer: Option<(u16, Value)>, wanted: u16, value: Option<&str>| {
+        let step = |answer: Option<(u16, Value)>, wanted: u16, value: Option<&str>| {
             let mut told = told.lock().unwrap();
             match answer {
                 Some((status, body)) if status == wanted => {

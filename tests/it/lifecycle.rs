@@ -99,6 +99,23 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 }
 
 #[test]
+fn an_ordinary_user_runs_functions_too() {
+    if !nix::unistd::geteuid().is_root() {
+        // Then every other story is this one.
+        return;
+    }
+    let mut s = Server::as_user(1500);
+    let health = Command::new("curl").args(["-sS", &s.api("/healthz")]).output().unwrap();
+    assert!(String::from_utf8_lossy(&health.stdout).contains("\"isolation\":\"B\""), "{health:?}");
+    s.image("python3");
+    let source =
+        "import os\ndef handle(ctx, payload):\n    return [os.getuid(), os.path.exists('/root')]\n";
+    s.python("who", source, &[]);
+    assert_eq!(s.run("who", "{}")["output"], serde_json::json!([1000, false]));
+    assert_eq!(s.stop(), Some(0));
+}
+
+#[test]
 fn health_version_and_watch() {
     let s = Server::start();
     let get = |path: &str| {

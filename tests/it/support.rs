@@ -86,8 +86,33 @@ impl Server {
     }
 
     fn launch(home: tempfile::TempDir, data: PathBuf, flags: &[&str]) -> Server {
-        let mut child = Command::new(program())
-            .arg("server")
+        let mut command = Command::new(program());
+        command.arg("server");
+        Server::spawn(command, home, data, flags)
+    }
+
+    /// Starts a server as another user, who owns its home directory and nothing else.
+    pub fn as_user(uid: u32) -> Server {
+        use std::os::unix::fs::{PermissionsExt as _, chown};
+        let home = tempfile::tempdir().unwrap();
+        let copy = home.path().join("dispatch");
+        std::fs::copy(program(), &copy).unwrap();
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        chown(home.path(), Some(uid), Some(uid)).unwrap();
+        let id = uid.to_string();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(copy).arg("server");
+        let data = home.path().join("data");
+        Server::spawn(command, home, data, &[])
+    }
+
+    fn spawn(
+        mut command: Command,
+        home: tempfile::TempDir,
+        data: PathBuf,
+        flags: &[&str],
+    ) -> Server {
+        let mut child = command
             .args(["--port", "0", "--gateway-port", "0", "--log-format", "json", "--data-dir"])
             .arg(&data)
             .args(flags)

@@ -7,7 +7,7 @@ pub mod table;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Method, Request, StatusCode};
@@ -40,6 +40,9 @@ impl Scheme {
         }
     }
 }
+
+/// How long a request body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 const RUN_ID: HeaderName = HeaderName::from_static("x-dispatch-run-id");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -164,7 +167,12 @@ where
     runs::serving(&function)?;
     let (parts, body) = request.into_parts();
     let most = app.config.max_body;
-    let body = Limited::new(body, most).collect().await.map_err(|_| {
+    let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect());
+    let body = body.await.map_err(|_| {
+        let text = format!("the request body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+        Error::new(StatusCode::REQUEST_TIMEOUT, text)
+    })?;
+    let body = body.map_err(|_| {
         let text = format!("the request body could not be read, or is larger than {most} bytes");
         Error::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     })?;

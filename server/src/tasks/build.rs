@@ -7,7 +7,7 @@ use dispatch_api::{BaseImage, Function, Kind, Status};
 use dispatch_runner::{BuildError, LayerRequest};
 use serde_json::json;
 
-use super::gone;
+use super::{backoff, gone};
 use crate::app::App;
 use crate::function::{Stored, hex};
 use crate::image;
@@ -16,9 +16,7 @@ use crate::store::{self, Entity, Job, JobEnd};
 
 type Result<T, E = String> = std::result::Result<T, E>;
 
-/// How often a function looks whether its image is ready, in microseconds.
-const IMAGE_POLL_MICROS: i64 = 200_000;
-
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn text(error: store::Error) -> String {
     error.to_string()
 }
@@ -232,7 +230,8 @@ pub(super) async fn function(app: &Arc<App>, job: &Job) -> Result<JobEnd> {
         Found::Ready(image) => *image,
         Found::NotYet => {
             let error = "the image is not ready".to_owned();
-            return Ok(JobEnd::Retry { at: now() + IMAGE_POLL_MICROS, error });
+            let at = now() + backoff(job.attempts, 100, 2_000);
+            return Ok(JobEnd::Retry { at, error });
         }
         Found::Never(reason) => return finish(app, &seen, faas_id, Err(reason)).await,
     };
