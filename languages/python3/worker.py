@@ -6,18 +6,24 @@ Only the standard library is used, and what few functions need is imported when 
 import json
 import os
 import sys
-from _socket import MSG_DONTWAIT, socket
+from _socket import socket
 from struct import Struct
 
-PROTOCOL = 1
+HELLO = b'{"type":"hello","protocol":1}'
+PONG = b'{"type":"pong"}'
+FAILED = b'{"type":"failed"}'
 MAX_BODY = 1024 * 1024
 MAX_TRACE = 200
 MAX_MESSAGE = 16 * 1024
-LAYER = "/layer"
 PREFIX = Struct(">II")
+HERE = os.path.dirname(os.path.abspath(__file__)) + "/"
 
 encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 decode = json.JSONDecoder().decode
+
+
+def to_bytes(value):
+    return encode(value).encode("utf-8", "replace")
 
 
 class Channel:
@@ -29,14 +35,16 @@ class Channel:
         os.close(fd)
         self.socket = socket(fileno=moved)
         self.socket.setblocking(True)
+        # A forked copy of this process must not answer in its place.
+        os.register_at_fork(after_in_child=self.socket.close)
         self.buffer = bytearray(64 * 1024)
         self.view = memoryview(self.buffer)
         self.start = self.end = 0
         # Set where several threads may send at a time.
         self.lock = None
 
-    def send(self, header, body=b""):
-        head = encode(header).encode()
+    def send(self, head, body=b""):
+        """Sends a frame; `head` is its header, already JSON."""
         frame = b"".join((PREFIX.pack(len(head), len(body)), head, body))
         if self.lock is None:
             self.socket.sendall(frame)
@@ -46,13 +54,16 @@ class Channel:
 
     def send_result(self, call, body):
         if len(body) <= MAX_BODY:
-            return self.send({"type": "end", "id": call}, body)
-        kind, view = "head", memoryview(body)
+            return self.send(b'{"type":"end","id":%d}' % call, body)
+        kind, view = b"head", memoryview(body)
         for at in range(0, len(body), MAX_BODY):
             if len(body) - at <= MAX_BODY:
-                kind = "end"
-            self.send({"type": kind, "id": call}, view[at : at + MAX_BODY])
-            kind = "chunk"
+                kind = b"end"
+            self.send(b'{"type":"%s","id":%d}' % (kind, call), view[at : at + MAX_BODY])
+            kind = b"chunk"
+
+    def send_error(self, call, fault):
+        self.send(b'{"type":"error","id":%d}' % call, to_bytes(fault))
 
     def fill(self, flags=0):
         """Reads what is there. False at the end of the stream."""
@@ -131,124 +142,6 @@ class Refused(Exception):
         self.fault = {"type": kind, "message": message, "stacktrace": []}
 
 
-# Loading ---------------------------------------------------------------------------------------
-
-
-def load(source, handler):
-    """Imports the handler. Returns its full name and the function."""
-    sys.path.insert(0, source)
-    if os.path.isdir(LAYER):
-        import site
-
-        site.addsitedir(LAYER)
-    module_name, function_name = resolve(source, handler)
-    name = handler or module_name + "." + function_name
-    module = import_module(source, module_name, name)
-    function = module
-    for part in function_name.split("."):
-        function = getattr(function, part, None)
-    if function is None:
-        raise LoadError(
-            'handler "%s": module %s has no function %s%s'
-            % (name, module_name, function_name, suggest(module))
-        )
-    if not callable(function):
-        raise LoadError(
-            'handler "%s": %s is a %s and not a function'
-            % (name, function_name, type(function).__name__)
-        )
-    if not takes_two(function):
-        raise LoadError(
-            'handler "%s": the function must take two positional arguments, context and payload'
-            % name
-        )
-    return module_name + "." + function_name, function
-
-
-def resolve(source, handler):
-    """The module and the function that a handler means."""
-    files = sorted(name for name in os.listdir(source) if name.endswith(".py"))
-    if not handler:
-        if len(files) != 1:
-            raise LoadError(
-                "Exactly 1 source file needed when HANDLER is empty, but there are %d%s; name the "
-                "handler, such as hello.handle"
-                % (len(files), (": " + ", ".join(files[:10])) if files else "")
-            )
-        return files[0][:-3], "handle"
-    path, _, function = handler.partition("::")
-    if path.startswith("./"):
-        path = path[2:]
-    if path.endswith(".py"):
-        module = path[:-3].replace("/", ".")
-    elif function or "." not in path:
-        module = path.replace("/", ".")
-    else:
-        module, _, function = path.replace("/", ".").rpartition(".")
-    if not module or not all(part.isidentifier() for part in module.split(".")):
-        raise LoadError(
-            'handler "%s" is not the name of a function; write module.function, such as '
-            "hello.handle" % handler
-        )
-    return module, function or "handle"
-
-
-def import_module(source, name, handler):
-    from importlib import import_module as load_module
-
-    top = name.partition(".")[0]
-    if top in sys.modules and exists(source, top):
-        # A source may be called like a module that this worker has imported already.
-        del sys.modules[top]
-    try:
-        return load_module(name)
-    except ModuleNotFoundError as error:
-        if error.name == name or name.startswith(str(error.name) + "."):
-            raise LoadError(
-                'handler "%s": there is no module %s in the source' % (handler, name)
-            ) from None
-        raise
-
-
-def exists(source, name):
-    path = os.path.join(source, name)
-    return os.path.exists(path + ".py") or os.path.isdir(path)
-
-
-def suggest(module):
-    names = [
-        name
-        for name, value in vars(module).items()
-        if callable(value) and getattr(value, "__module__", None) == module.__name__
-    ]
-    return "; it has " + ", ".join(names[:10]) if names else ""
-
-
-def takes_two(function):
-    code = getattr(function, "__code__", None)
-    if type(function).__name__ == "function" and not hasattr(function, "__wrapped__"):
-        required = code.co_argcount - len(function.__defaults__ or ())
-        most = sys.maxsize if code.co_flags & 0x04 else code.co_argcount
-        keywords = len(function.__kwdefaults__ or ()) == code.co_kwonlyargcount
-        return required <= 2 <= most and keywords
-    import inspect
-
-    try:
-        inspect.signature(function).bind(None, None)
-    except TypeError:
-        return False
-    except ValueError:
-        pass  # Some built-in ones have no signature.
-    return True
-
-
-def is_async(function):
-    code = getattr(function, "__code__", None) or getattr(
-        getattr(function, "__call__", None), "__code__", None
-    )
-    return code is not None and bool(code.co_flags & 0x80)
-
-
 # Errors ----------------------------------------------------------------------------------------
 
 
@@ -261,9 +154,9 @@ def text_of(error):
 
 
 def own_traceback(error):
-    """The part of the traceback that is not this file's."""
+    """The part of the traceback that is not the worker's own."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(HERE):
         trace = trace.tb_next
     return trace
 
@@ -366,7 +259,7 @@ def serve(channel, function, limit):
             return
         header, body = frame
         if header["type"] == "ping":
-            channel.send({"type": "pong"})
+            channel.send(PONG)
         if header["type"] not in ("call", "chunk", "end"):
             continue
         complete = calls.add(header, body)
@@ -385,7 +278,7 @@ def serve(channel, function, limit):
         if fault is None:
             channel.send_result(call, body)
         else:
-            channel.send({"type": "error", "id": call}, encode_fault(fault))
+            channel.send_error(call, fault)
 
 
 def await_here(awaitable):
@@ -406,159 +299,13 @@ def await_here(awaitable):
 loop = None
 
 
-def encode_fault(fault):
-    return encode(fault).encode("utf-8", "replace")
-
-
-# Overlapping calls -----------------------------------------------------------------------------
-
-
-def serve_async(channel, function, limit, concurrency):
-    """An event loop: coroutines run in it, plain functions in threads beside it."""
-    import asyncio
-    import contextvars
-    import threading
-    from concurrent.futures import ThreadPoolExecutor
-
-    channel.lock = threading.Lock()
-    threads = None if is_async(function) else ThreadPoolExecutor(concurrency)
-    calls, tasks = Calls(), {}
-    logs = CallLogs(channel) if concurrency > 1 else None
-
-    async def run(call, context, payload):
-        if logs is not None:
-            logs.begin(call)
-        try:
-            arguments = parse(context, "context"), parse(payload, "payload")
-            if threads is None:
-                result = function(*arguments)
-            else:
-                inside = contextvars.copy_context().run
-                thread = running.run_in_executor(threads, inside, attempt, function, arguments)
-                result, error = await thread
-                if error is not None:
-                    raise error
-            if hasattr(result, "__await__"):
-                result = await result
-            body, fault = render(result, limit), None
-        except asyncio.CancelledError:
-            fault = {"message": "the call was cancelled"}
-        except BaseException as error:
-            fault = call_fault(error)
-        finally:
-            tasks.pop(call, None)
-        if logs is None:
-            flush()
-        else:
-            logs.finish(call)
-        if fault is None:
-            channel.send_result(call, body)
-        else:
-            channel.send({"type": "error", "id": call}, encode_fault(fault))
-
-    def on_frame(header, body):
-        kind = header["type"]
-        if kind == "ping":
-            channel.send({"type": "pong"})
-        elif kind == "cancel":
-            # A thread cannot be stopped, so its call goes on until the worker is killed.
-            if header["id"] in tasks and threads is None:
-                tasks[header["id"]].cancel()
-        elif kind in ("call", "chunk", "end"):
-            complete = calls.add(header, body)
-            if complete is not None:
-                tasks[complete[0]] = running.create_task(run(*complete))
-
-    def on_readable():
-        try:
-            open_still = channel.fill(MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        if not open_still:
-            return running.stop()
-        frame = channel.take()
-        while frame is not None:
-            on_frame(*frame)
-            frame = channel.take()
-
-    running = asyncio.new_event_loop()
-    asyncio.set_event_loop(running)
-    running.add_reader(channel.socket.fileno(), on_readable)
-    running.run_forever()
-
-
-def attempt(function, arguments):
-    """Calls in a thread. Not every exception can cross into an event loop by itself."""
-    try:
-        return function(*arguments), None
-    except BaseException as error:
-        return None, error
-
-
-class CallLogs:
-    """Sends what is written to sys.stdout and sys.stderr to the call that wrote it."""
-
-    def __init__(self, channel):
-        import contextvars
-        import io
-        import threading
-
-        self.channel = channel
-        self.lock = threading.RLock()
-        self.running = set()
-        self.current = contextvars.ContextVar("call", default=None)
-        self.partial = {}
-        logs = self
-
-        class CallOutput(io.RawIOBase):
-            def __init__(self, stream, fd):
-                self.stream, self.fd = stream, fd
-
-            def writable(self):
-                return True
-
-            def fileno(self):
-                return self.fd
-
-            def write(self, data):
-                logs.write(self.stream, self.fd, bytes(data))
-                return len(data)
-
-        def wrap(stream, fd):
-            raw = CallOutput(stream, fd)
-            return io.TextIOWrapper(raw, "utf-8", "backslashreplace", "\n", write_through=True)
-
-        sys.stdout, sys.stderr = wrap("stdout", 1), wrap("stderr", 2)
-
-    def begin(self, call):
-        self.current.set(call)
-        self.running.add(call)
-
-    def write(self, stream, fd, data):
-        call = self.current.get()
-        with self.lock:
-            if call in self.running:
-                # Whole lines are sent at once: a print is one frame, not one for each argument.
-                pieces = self.partial.setdefault((call, stream), [])
-                pieces.append(data)
-                if b"\n" in data or sum(map(len, pieces)) > 8192:
-                    self.send(call, stream)
-                return
-        while data:
-            data = data[os.write(fd, data) :]
-
-    def send(self, call, stream):
-        data = b"".join(self.partial.pop((call, stream), ()))
-        for at in range(0, len(data), MAX_BODY):
-            piece = data[at : at + MAX_BODY]
-            self.channel.send({"type": "log", "id": call, "stream": stream}, piece)
-
-    def finish(self, call):
-        """What a call's leftovers write from now on is not the call's any more."""
-        with self.lock:
-            self.send(call, "stdout")
-            self.send(call, "stderr")
-            self.running.discard(call)
+def beside(name):
+    """Runs a file that stands beside this one, as a module that no source can be confused with."""
+    path = HERE + name + ".py"
+    module = type(sys)("_dispatch_" + name)
+    with open(path, "rb") as file:
+        exec(compile(file.read(), path, "exec"), vars(module))
+    return module
 
 
 def main():
@@ -566,23 +313,33 @@ def main():
     for stream in (sys.stdout, sys.stderr):
         # By line, so that little is lost when the process is killed.
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
-    channel.send({"type": "hello", "protocol": PROTOCOL})
+    channel.send(HELLO)
     frame = channel.read()
     if frame is None:
         return
     init = frame[0]
+    concurrency, limit = init["concurrency"], init["result_limit"]
+    overlap = logs = None
     try:
-        name, function = load(init["source"], init["handler"])
+        if concurrency > 1:
+            overlap = beside("overlap")
+            # Before the source is loaded: it may keep sys.stderr, as the module logging does.
+            logs = overlap.CallLogs(channel)
+        handler = beside("handler")
+        name, function = handler.load(init["source"], init["handler"])
+        threaded = not handler.is_async(function)
+        if not threaded and overlap is None:
+            overlap = beside("overlap")
     except BaseException as error:
         flush()
-        return channel.send({"type": "failed"}, encode_fault(load_fault(error, init["source"])))
+        return channel.send(FAILED, to_bytes(load_fault(error, init["source"])))
     flush()
-    concurrency, limit = init["concurrency"], init["result_limit"]
-    channel.send({"type": "ready", "handler": name})
-    if concurrency > 1 or is_async(function):
-        serve_async(channel, function, limit, concurrency)
-    else:
+    channel.send(to_bytes({"type": "ready", "handler": name}))
+    if overlap is None:
         serve(channel, function, limit)
+    else:
+        threads = concurrency if threaded else 0
+        overlap.serve(channel, function, limit, threads, logs)
 
 
 if __name__ == "__main__":

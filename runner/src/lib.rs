@@ -166,7 +166,8 @@ pub trait Runner: Send + Sync + 'static {
     /// Runs one call.
     fn invoke<'a>(&'a self, revision: &'a Arc<Revision>, call: Call) -> BoxFuture<'a, Outcome>;
 
-    /// Takes no further calls for a revision, lets those that run finish, and stops its workers.
+    /// Keeps no workers for a revision any more: calls that run, wait, or were on their way to it
+    /// still finish, then its workers are stopped.
     fn retire(&self, faas_id: &str);
 
     /// The workers of every revision.

@@ -1,10 +1,11 @@
 //! The workers of one revision, and the calls that wait for them.
 //!
 //! All decisions are made under one short lock that is never held across an `await`; what follows
-//! from them is collected in [`Effects`] and done without it. A worker in a call is represented by a
+//! from them is collected in `Effects` and done without it. A worker in a call is represented by a
 //! [`Lease`], a living worker by its task's [`Member`]; dropping them is what gives the place back,
 //! so no path can forget it.
 
+mod lease;
 mod start;
 
 use std::collections::VecDeque;
@@ -14,10 +15,11 @@ use std::time::{Duration, Instant};
 use dispatch_api::ErrorType;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use crate::call::{Call, Cause, Failure};
+pub use self::lease::{Lease, Member};
+use crate::call::{Cause, Failure};
 use crate::process::Shared;
 use crate::process::uid::Uid;
-use crate::worker::{Job, Order, Reply, failure};
+use crate::worker::{Order, failure};
 use crate::{PoolState, Revision};
 
 /// When a caller that was refused should try again.
@@ -46,7 +48,7 @@ struct State {
     /// Whether `min_scale` workers are to be kept.
     kept: bool,
     retired: bool,
-    /// Whether it was taken out of the table of pools: nothing must be added any more.
+    /// Whether it was taken out of the table of pools: nothing may be added any more.
     closed: bool,
     /// Starts that failed in a row, and when the next one makes sense without a call that needs it.
     failures: u32,
@@ -64,24 +66,6 @@ struct Slot {
 }
 
 type Waiter = oneshot::Sender<Result<Lease, Failure>>;
-
-/// A place in a worker. Dropping it frees the place.
-pub struct Lease {
-    pool: Arc<Pool>,
-    worker: u64,
-    orders: mpsc::UnboundedSender<Order>,
-    /// How long the worker took to start, if it was started for this call.
-    pub start: Duration,
-}
-
-/// A living worker's place in its pool. Dropping it says that the process is gone.
-pub struct Member {
-    pool: Arc<Pool>,
-    worker: u64,
-    left: bool,
-    _permit: OwnedSemaphorePermit,
-    _uid: Arc<Uid>,
-}
 
 /// How a call gets its place.
 pub enum Entry {
@@ -231,9 +215,10 @@ impl Pool {
         effects.apply(self);
     }
 
-    /// Kills all workers and refuses all calls that wait.
+    /// Kills all workers, refuses all calls that wait, and lets none in any more.
     pub fn kill(&self) {
         let mut state = lock(&self.state);
+        state.closed = true;
         for slot in state.workers.drain(..) {
             let _ = slot.orders.send(Order::Kill);
         }
@@ -311,54 +296,6 @@ impl State {
     fn free(&mut self, concurrency: usize) -> Option<&mut Slot> {
         let free = self.workers.iter_mut().filter(|slot| slot.busy < concurrency);
         free.max_by_key(|slot| (slot.busy, slot.idle_since))
-    }
-}
-
-impl Lease {
-    /// The pool of the worker.
-    pub fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-
-    /// Hands a call to the worker.
-    ///
-    /// # Errors
-    /// The call, when the worker is gone.
-    pub fn send(self, call: Call) -> Result<oneshot::Receiver<Reply>, Call> {
-        let (reply, answer) = oneshot::channel();
-        let orders = self.orders.clone();
-        match orders.send(Order::Run(Job { call, lease: self, reply })) {
-            Ok(()) => Ok(answer),
-            Err(mpsc::error::SendError(Order::Run(job))) => Err(job.call),
-            Err(mpsc::error::SendError(Order::Kill)) => unreachable!("a job was sent"),
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.pool.release(self.worker);
-    }
-}
-
-impl Member {
-    /// Takes the worker out of the pool before its process is gone.
-    pub fn leave(&mut self) {
-        if !self.left {
-            self.left = true;
-            self.pool.leave(self.worker);
-        }
-    }
-
-    /// Whether it was taken out.
-    pub fn left(&self) -> bool {
-        self.left
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.leave();
     }
 }
 

@@ -1,32 +1,30 @@
 //! The default backend: the machine's own interpreters in sandboxed processes.
 
-pub(crate) mod source;
+mod shared;
+mod source;
 pub(crate) mod spec;
 pub(crate) mod uid;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dispatch_api::ErrorType;
 pub use dispatch_sandbox::Launcher;
 use futures_util::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(crate) use self::shared::Shared;
 use crate::archive::Limits;
 use crate::call::{Call, Cause, Failure, Outcome};
 use crate::language::{Languages, Pack};
 use crate::layer::{LayerLimits, LayerStore};
-use crate::pool::{Entry, Lease, Pool};
+use crate::pool::{Entry, Lease};
 use crate::worker::{Reply, failure};
 use crate::{BuildError, Isolation, Layer, LayerRequest, PoolState, Revision, Runner, Runtime};
 
-/// How often pools are looked after.
-const TEND_EVERY: Duration = Duration::from_millis(100);
 /// How often a call is tried anew because its worker had died before it got the call.
 const TRIES: usize = 4;
 /// How long killed workers may take to be gone when the server stops.
@@ -96,22 +94,6 @@ pub struct ProcessRunner {
     _tending: DropGuard,
 }
 
-/// What all pools have in common.
-pub(crate) struct Shared {
-    pub(crate) launcher: Launcher,
-    pub(crate) languages: Languages,
-    pub(crate) options: Options,
-    pub(crate) uids: uid::Uids,
-    /// Cancelled when the last workers are to go.
-    pub(crate) stopped: CancellationToken,
-    pools: RwLock<HashMap<String, Arc<Pool>>>,
-    permits: Arc<Semaphore>,
-    /// Workers that others wait for to go away.
-    evictions: AtomicUsize,
-    workers: AtomicU64,
-    draining: AtomicBool,
-}
-
 impl ProcessRunner {
     /// Finds the languages of this machine and what isolation it allows.
     ///
@@ -132,20 +114,9 @@ impl ProcessRunner {
         let limits = options.layer_limits;
         let layers = LayerStore::new(path.clone(), languages.clone(), launcher.clone(), limits)
             .map_err(|source| Error::DataDir { path, source })?;
-        let shared = Arc::new(Shared {
-            launcher,
-            languages,
-            uids: uid::Uids::default(),
-            stopped: CancellationToken::new(),
-            pools: RwLock::default(),
-            permits: Arc::new(Semaphore::new(options.max_workers.max(1))),
-            evictions: AtomicUsize::new(0),
-            workers: AtomicU64::new(0),
-            draining: AtomicBool::new(false),
-            options,
-        });
+        let shared = Shared::new(launcher, languages, options);
         let token = CancellationToken::new();
-        tokio::spawn(token.clone().run_until_cancelled_owned(tend(Arc::clone(&shared))));
+        tokio::spawn(token.clone().run_until_cancelled_owned(shared::tend(Arc::clone(&shared))));
         Ok(ProcessRunner { shared, layers, sources, isolation, _tending: token.drop_guard() })
     }
 
@@ -267,10 +238,7 @@ impl Runner for ProcessRunner {
     }
 
     fn retire(&self, faas_id: &str) {
-        let pools = self.shared.pools.read().unwrap_or_else(PoisonError::into_inner);
-        let pool = pools.get(faas_id).cloned();
-        drop(pools);
-        if let Some(pool) = pool {
+        if let Some(pool) = self.shared.find(faas_id) {
             pool.retire();
         }
     }
@@ -292,8 +260,7 @@ impl Runner for ProcessRunner {
                 }
             };
             let _ = timeout(grace, quiet).await;
-            self.shared.stopped.cancel();
-            self.shared.pools().iter().for_each(|pool| pool.kill());
+            self.shared.close();
             let all = u32::try_from(self.shared.options.max_workers.max(1)).unwrap_or(u32::MAX);
             if timeout(LAST_WORKERS, self.shared.permits.acquire_many(all)).await.is_err() {
                 tracing::error!("some workers did not end");
@@ -302,72 +269,8 @@ impl Runner for ProcessRunner {
     }
 }
 
-impl Shared {
-    fn pool(self: &Arc<Shared>, revision: &Arc<Revision>) -> Arc<Pool> {
-        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pools.get(&revision.faas_id) {
-            return Arc::clone(pool);
-        }
-        drop(pools);
-        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
-        let make = || Pool::new(Arc::clone(revision), Arc::clone(self));
-        Arc::clone(pools.entry(revision.faas_id.clone()).or_insert_with(make))
-    }
-
-    fn pools(&self) -> Vec<Arc<Pool>> {
-        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
-        pools.values().cloned().collect()
-    }
-
-    pub(crate) fn next_worker(&self) -> u64 {
-        self.workers.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Room for one more worker, made by stopping the one that is idle longest, or, where none is
-    /// idle, the next that would be.
-    pub(crate) async fn permit(&self) -> OwnedSemaphorePermit {
-        if let Some(permit) = self.spare_permit() {
-            return permit;
-        }
-        if !self.evict() {
-            self.evictions.fetch_add(1, Ordering::Relaxed);
-        }
-        let permits = Arc::clone(&self.permits);
-        permits.acquire_owned().await.expect("the permits are never closed")
-    }
-
-    /// Room for one more worker, if there is any.
-    pub(crate) fn spare_permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.permits).try_acquire_owned().ok()
-    }
-
-    /// Whether a worker that has become idle must go for another's sake.
-    pub(crate) fn claim_eviction(&self) -> bool {
-        let one_less = |count: usize| count.checked_sub(1);
-        self.evictions.load(Ordering::Relaxed) > 0
-            && self.evictions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
-    }
-
-    fn evict(&self) -> bool {
-        let pools = self.pools();
-        let idle = pools.iter().filter_map(|pool| Some((pool.oldest_idle()?, pool)));
-        idle.min_by_key(|(key, _)| *key).is_some_and(|(_, pool)| pool.evict())
-    }
-}
-
-/// Looks after the pools for as long as the runner lives.
-async fn tend(shared: Arc<Shared>) {
-    loop {
-        sleep(TEND_EVERY).await;
-        let now = Instant::now();
-        for pool in shared.pools() {
-            if pool.tend(now) {
-                let mut pools = shared.pools.write().unwrap_or_else(PoisonError::into_inner);
-                let faas_id = pool.faas_id();
-                if pools.get(faas_id).is_some_and(|other| Arc::ptr_eq(other, &pool)) {
-                    pools.remove(faas_id);
-                }
-            }
-        }
+impl Drop for ProcessRunner {
+    fn drop(&mut self) {
+        self.shared.close();
     }
 }

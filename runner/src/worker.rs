@@ -1,11 +1,13 @@
 //! One worker: a sandboxed process that loads one handler and runs its calls.
 //!
-//! Each worker has one task that owns it and nothing else does, see [`session`]: whatever happens to
+//! Each worker has one task that owns it and nothing else does, a `Session`: whatever happens to
 //! a caller, the task brings the call in the worker to an end before the worker gets another one.
 
-pub mod failure;
-pub mod link;
-pub mod logs;
+mod active;
+pub(crate) mod failure;
+mod link;
+mod load;
+mod logs;
 mod session;
 
 use std::time::Duration;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use dispatch_sandbox::{Launcher, Spec};
 use tokio::sync::{mpsc, oneshot};
 
+use self::session::Session;
 use crate::call::{Call, Failure, Outcome};
 use crate::pool::{Lease, Member};
 
@@ -63,7 +66,7 @@ pub enum Reply {
 
 /// A worker that is ready, but not yet serving: see [`Worker::serve`].
 pub struct Worker {
-    session: session::Session,
+    session: Session,
     /// The handler, inferred where it was empty.
     pub handler: String,
 }
@@ -75,8 +78,8 @@ impl Worker {
     /// [`Cause::Load`](crate::Cause::Load) or one of a crash's causes when it is the function's
     /// fault, [`Cause::System`](crate::Cause::System) when it is the machine's.
     pub async fn start(launcher: &Launcher, plan: &Plan) -> Result<Worker, Failure> {
-        let (session, handler) = session::Session::start(launcher, plan).await?;
-        Ok(Worker { session, handler })
+        let (link, handler) = load::start(launcher, plan).await?;
+        Ok(Worker { session: Session::new(link, plan), handler })
     }
 
     /// Serves orders until their sender is gone, the worker breaks, or it is told to stop.

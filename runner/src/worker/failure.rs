@@ -6,12 +6,28 @@ use dispatch_api::ErrorType;
 use dispatch_sandbox::Exit;
 
 use crate::call::{Cause, Failure};
+use crate::frame::{Fault, FromWorker};
 
 const MIB: u64 = 1024 * 1024;
+/// Bytes of a message, lines of a stack trace, and bytes of each of them that are kept.
+const MAX_MESSAGE: usize = 16 * 1024;
+const MAX_LINES: usize = 256;
+const MAX_LINE: usize = 4096;
 
 /// A failure without a stack trace.
 pub fn failure(kind: ErrorType, cause: Cause, message: impl Into<String>) -> Failure {
     Failure { kind, cause, message: message.into(), stacktrace: Vec::new() }
+}
+
+/// The worker reported an error. A worker is not trusted to be brief.
+pub fn reported(fault: Fault, cause: Cause) -> Failure {
+    let Fault { kind, message, stacktrace } = fault;
+    let cut = |text: String, limit| match text.len() > limit {
+        true => text[..text.floor_char_boundary(limit)].to_owned(),
+        false => text,
+    };
+    let stacktrace = stacktrace.into_iter().take(MAX_LINES).map(|line| cut(line, MAX_LINE));
+    Failure { kind, cause, message: cut(message, MAX_MESSAGE), stacktrace: stacktrace.collect() }
 }
 
 /// The worker ended during a call, by itself.
@@ -72,6 +88,13 @@ pub fn protocol(what: &str) -> Failure {
          must not use the file descriptors of its worker"
     );
     failure(ErrorType::FunctionError, Cause::Protocol, message)
+}
+
+/// The worker sent a frame at a time when it may not.
+pub fn unexpected(frame: &FromWorker) -> Failure {
+    let header = serde_json::to_value(frame).unwrap_or_default();
+    let name = header["type"].as_str().unwrap_or_default();
+    protocol(&format!("an unexpected `{name}` frame"))
 }
 
 /// The deadline passed while the handler ran.

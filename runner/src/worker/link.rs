@@ -15,6 +15,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::time::{Sleep, sleep, timeout};
 
+use super::failure;
+use crate::call::Failure;
 use crate::frame::{self, Decoder, FromWorker, MAX_BODY, Stream, ToWorker, Violation};
 
 /// Room for reading a frame that has not begun.
@@ -207,7 +209,7 @@ impl Link {
     }
 
     /// How the worker ended, after its channel closed; `None` if it lives on.
-    pub async fn exit(&mut self, sink: Sink<'_>) -> Option<Exit> {
+    async fn exit(&mut self, sink: Sink<'_>) -> Option<Exit> {
         if self.exit.is_none() {
             let ended = poll_fn(|cx| {
                 // Its last words may fill the pipe, and then it cannot end before they are read.
@@ -228,6 +230,21 @@ impl Link {
         match timeout(KILL_LIMIT, self.child.wait()).await {
             Ok(exit) => self.exit = Some(exit),
             Err(_) => tracing::error!("a killed worker is still there"),
+        }
+    }
+
+    /// What happened to a worker that is gone, or as good as gone. Afterwards it is gone.
+    pub async fn post_mortem(&mut self, gone: Gone, sink: Sink<'_>) -> Failure {
+        let exit = match gone {
+            Gone::Violation(_) => None,
+            Gone::Closed | Gone::Unread => self.exit(sink).await,
+        };
+        self.end().await;
+        self.drain(sink);
+        match (gone, exit) {
+            (Gone::Violation(violation), _) => failure::protocol(&violation.to_string()),
+            (_, Some(exit)) => failure::ended(&exit),
+            (_, None) => failure::protocol("it closed its channel and went on"),
         }
     }
 

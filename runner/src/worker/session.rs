@@ -1,4 +1,4 @@
-//! The state machine of one worker.
+//! The state machine of one worker that serves calls.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -6,18 +6,16 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use dispatch_api::ErrorType;
-use dispatch_sandbox::Launcher;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Sleep, sleep_until, timeout};
+use tokio::sync::mpsc;
+use tokio::time::{Sleep, sleep};
 
+use super::active::{Active, Cancelled, background, decline, sink};
 use super::failure;
-use super::link::{Gone, Link, Sink};
-use super::logs::LogBuffer;
-use super::{Job, Order, Plan, Reply};
-use crate::call::{Call, Cause, Failure, Outcome, Timings};
-use crate::frame::{Fault, FromWorker, PROTOCOL, Stream, ToWorker};
-use crate::pool::{Lease, Member};
+use super::link::{Gone, Link};
+use super::{Job, Order, Plan};
+use crate::call::{Cause, Failure};
+use crate::frame::{Fault, FromWorker, ToWorker};
+use crate::pool::Member;
 
 /// How long a call may take to end after it was cancelled; the worker is killed after that.
 const CANCEL_GRACE: Duration = Duration::from_millis(50);
@@ -25,8 +23,6 @@ const CANCEL_GRACE: Duration = Duration::from_millis(50);
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// How long it may take to answer.
 const PING_LIMIT: Duration = Duration::from_secs(10);
-/// Bytes of what a worker wrote while it loaded that are shown when it does not come up.
-const TAIL: usize = 2048;
 
 pub struct Session {
     link: Link,
@@ -63,6 +59,20 @@ enum End {
 }
 
 impl Session {
+    pub fn new(link: Link, plan: &Plan) -> Session {
+        Session {
+            link,
+            calls: Vec::new(),
+            function: plan.function.clone(),
+            exclusive: plan.concurrency == 1,
+            result_limit: plan.result_limit,
+            next_id: 0,
+            checked: Instant::now(),
+            pinged: false,
+            timer: Box::pin(sleep(PING_EVERY)),
+        }
+    }
+
     pub async fn serve(mut self, orders: mpsc::UnboundedReceiver<Order>, mut member: Member) {
         let mut orders = Some(orders);
         self.checked = Instant::now();
@@ -96,14 +106,14 @@ impl Session {
             }
         };
         member.leave();
-        self.finish(end).await;
-        // Orders that came in the meantime were given to a worker that is no more.
         if let Some(mut orders) = orders {
+            // Orders that came in the meantime were given to a worker that is no more.
             orders.close();
             while let Ok(Order::Run(job)) = orders.try_recv() {
                 decline(job.call, job.lease, job.reply);
             }
         }
+        self.finish(end).await;
     }
 
     fn poll_event(
@@ -111,12 +121,10 @@ impl Session {
         cx: &mut Context<'_>,
         orders: &mut Option<mpsc::UnboundedReceiver<Order>>,
     ) -> Poll<Event> {
-        let Session { link, calls, function, exclusive, .. } = self;
-        let frame = link.poll(cx, &mut sink(calls, function, *exclusive));
-        match frame {
-            Poll::Ready(Ok((frame, body))) => return Poll::Ready(Event::Frame(frame, body)),
-            Poll::Ready(Err(gone)) => return Poll::Ready(Event::Gone(gone)),
-            Poll::Pending => {}
+        // Frames come last: a worker that sends them without end must not escape its deadline.
+        let due = self.due();
+        if due <= Instant::now() {
+            return Poll::Ready(Event::Timer);
         }
         if let Some(orders) = orders
             && let Poll::Ready(order) = orders.poll_recv(cx)
@@ -128,16 +136,21 @@ impl Session {
                 return Poll::Ready(Event::Abandoned(index));
             }
         }
+        let Session { link, calls, function, exclusive, .. } = self;
+        match link.poll(cx, &mut sink(calls, function, *exclusive)) {
+            Poll::Ready(Ok((frame, body))) => return Poll::Ready(Event::Frame(frame, body)),
+            Poll::Ready(Err(gone)) => return Poll::Ready(Event::Gone(gone)),
+            Poll::Pending => {}
+        }
         // A timer that is set too early costs one vain wake-up, setting it anew costs each call.
-        let due = self.due();
-        if self.timer.deadline().into_std() > due {
+        if self.timer.deadline().into_std() > due || self.timer.is_elapsed() {
             self.timer.as_mut().reset(due.into());
         }
         while self.timer.as_mut().poll(cx).is_ready() {
-            if self.due() <= Instant::now() {
+            if due <= Instant::now() {
                 return Poll::Ready(Event::Timer);
             }
-            self.timer.set(sleep_until(self.due().into()));
+            self.timer.as_mut().reset(due.into());
         }
         Poll::Pending
     }
@@ -165,17 +178,7 @@ impl Session {
         let left = call.deadline.map(|deadline| deadline.saturating_duration_since(begun));
         let deadline_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         self.link.send_call(id, deadline_ms, &call.context, &call.payload);
-        self.calls.push(Active {
-            id,
-            call,
-            reply,
-            lease,
-            logs: LogBuffer::default(),
-            result: None,
-            begun,
-            touched: false,
-            cancelled: None,
-        });
+        self.calls.push(Active::new(id, call, lease, reply, begun));
     }
 
     fn cancel(&mut self, index: usize, late: bool) {
@@ -197,13 +200,19 @@ impl Session {
             self.link.send(&ToWorker::Ping);
             return Ok(());
         }
+        let neighbours = self.calls.iter().filter(|active| active.cancelled.is_none()).count();
         for index in 0..self.calls.len() {
-            let active = &self.calls[index];
-            match &active.cancelled {
+            let active = &mut self.calls[index];
+            let late = active.call.deadline.is_some_and(|deadline| deadline <= now);
+            match &mut active.cancelled {
                 Some(cancelled) if cancelled.until <= now => {
-                    return Err(End::Kill(failure::neighbour_timed_out()));
+                    if late || neighbours == 0 {
+                        return Err(End::Kill(failure::neighbour_timed_out()));
+                    }
+                    // That one caller left must not cost the others their calls.
+                    cancelled.until = now + CANCEL_GRACE;
                 }
-                None if active.call.deadline.is_some_and(|deadline| deadline <= now) => {
+                None if late => {
                     // Whatever such a worker still does, it must not do it to another call.
                     member.leave();
                     self.cancel(index, true);
@@ -232,7 +241,7 @@ impl Session {
         | FromWorker::Error { id, .. }
         | FromWorker::Log { id, .. }) = *frame
         else {
-            return Err(End::Kill(unexpected(frame)));
+            return Err(End::Kill(failure::unexpected(frame)));
         };
         let Some(index) = self.calls.iter().position(|active| active.id == id) else {
             let what = format!("it answered call {id}, which is not running");
@@ -241,7 +250,8 @@ impl Session {
         let active = &mut self.calls[index];
         active.touched = true;
         let size = active.result.as_ref().map_or(0, BytesMut::len) + body.len();
-        if size > self.result_limit && !matches!(frame, FromWorker::Log { .. }) {
+        let part_of_result = !matches!(frame, FromWorker::Log { .. } | FromWorker::Error { .. });
+        if part_of_result && size > self.result_limit {
             let what = format!("a result has more than {} bytes", self.result_limit);
             return Err(End::Kill(failure::protocol(&what)));
         }
@@ -266,11 +276,9 @@ impl Session {
                 if *last {
                     member.leave();
                 }
-                let Fault { kind, message, stacktrace } = fault;
-                let failed = Failure { kind, cause: Cause::Handler, message, stacktrace };
-                return self.conclude(index, Ok(Err(failed)));
+                return self.conclude(index, Ok(Err(failure::reported(fault, Cause::Handler))));
             }
-            _ => return Err(End::Kill(unexpected(frame))),
+            _ => return Err(End::Kill(failure::unexpected(frame))),
         }
         Ok(())
     }
@@ -306,7 +314,7 @@ impl Session {
             End::Gone(gone) => {
                 let unread = matches!(gone, Gone::Unread);
                 let mut sink = sink(calls, function, *exclusive);
-                let failed = post_mortem(link, gone, &mut sink).await;
+                let failed = link.post_mortem(gone, &mut sink).await;
                 drop(sink);
                 if unread && calls.len() == 1 && !calls[0].touched {
                     let Active { call, reply, lease, .. } = calls.remove(0);
@@ -323,21 +331,6 @@ impl Session {
     }
 }
 
-/// What happened to a worker that is gone, or as good as gone.
-async fn post_mortem(link: &mut Link, gone: Gone, sink: Sink<'_>) -> Failure {
-    let exit = match gone {
-        Gone::Violation(_) => None,
-        Gone::Closed | Gone::Unread => link.exit(sink).await,
-    };
-    link.end().await;
-    link.drain(sink);
-    match (gone, exit) {
-        (Gone::Violation(violation), _) => failure::protocol(&violation.to_string()),
-        (_, Some(exit)) => failure::ended(&exit),
-        (_, None) => failure::protocol("it closed its channel and went on"),
-    }
-}
-
 /// A result is handed on as it is, so it must be what it says.
 fn check(result: Bytes) -> Result<Result<Bytes, Failure>, End> {
     match serde_json::from_slice::<&serde_json::value::RawValue>(&result) {
@@ -347,10 +340,4 @@ fn check(result: Bytes) -> Result<Result<Bytes, Failure>, End> {
             Err(End::Kill(failure::protocol(&what)))
         }
     }
-}
-
-fn unexpected(frame: &FromWorker) -> Failure {
-    let name = serde_json::to_value(frame).ok();
-    let name = name.as_ref().and_then(|value| value["type"].as_str()).unwrap_or_default();
-    failure::protocol(&format!("an unexpected `{name}` frame"))
 }

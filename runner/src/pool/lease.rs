@@ -1,0 +1,77 @@
+//! Places in a pool that give themselves back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::Pool;
+use crate::call::Call;
+use crate::process::uid::Uid;
+use crate::worker::{Job, Order, Reply};
+
+/// A place in a worker. Dropping it frees the place.
+pub struct Lease {
+    pub(super) pool: Arc<Pool>,
+    pub(super) worker: u64,
+    pub(super) orders: mpsc::UnboundedSender<Order>,
+    /// How long the worker took to start, if it was started for this call.
+    pub start: Duration,
+}
+
+/// A living worker's place in its pool. Dropping it says that the process is gone.
+pub struct Member {
+    pub(super) pool: Arc<Pool>,
+    pub(super) worker: u64,
+    pub(super) left: bool,
+    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _uid: Arc<Uid>,
+}
+
+impl Lease {
+    /// The pool of the worker.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Hands a call to the worker.
+    ///
+    /// # Errors
+    /// The call, when the worker is gone.
+    pub fn send(self, call: Call) -> Result<oneshot::Receiver<Reply>, Call> {
+        let (reply, answer) = oneshot::channel();
+        let orders = self.orders.clone();
+        match orders.send(Order::Run(Job { call, lease: self, reply })) {
+            Ok(()) => Ok(answer),
+            Err(mpsc::error::SendError(Order::Run(job))) => Err(job.call),
+            Err(mpsc::error::SendError(Order::Kill)) => unreachable!("a job was sent"),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pool.release(self.worker);
+    }
+}
+
+impl Member {
+    /// Takes the worker out of the pool before its process is gone.
+    pub fn leave(&mut self) {
+        if !self.left {
+            self.left = true;
+            self.pool.leave(self.worker);
+        }
+    }
+
+    /// Whether it was taken out.
+    pub fn left(&self) -> bool {
+        self.left
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
