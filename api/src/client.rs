@@ -4,6 +4,7 @@
 //! answers at five minutes. Only a blocking run may take as long as a run may take, and a watch goes
 //! on for as long as the server shows signs of life.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue};
@@ -115,8 +116,39 @@ impl RunFilter {
 /// A client of one server. Cheap to use for many requests, over connections that are kept.
 pub struct Client {
     http: reqwest::Client,
-    watches: reqwest::Client,
     base: Url,
+    headers: HeaderMap,
+    insecure: bool,
+}
+
+/// Makes the HTTP client underneath. `silence` is how long an answer may pause.
+fn build(
+    base: &Url,
+    headers: &HeaderMap,
+    insecure: bool,
+    silence: Option<Duration>,
+) -> Result<reqwest::Client> {
+    let host = base.host_str().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    let loopback = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+    let mut builder = reqwest::Client::builder()
+        .default_headers(headers.clone())
+        .user_agent(concat!("dispatch/", env!("CARGO_PKG_VERSION")))
+        .tls_danger_accept_invalid_certs(insecure)
+        // A redirected request would carry credentials and sources to another server.
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT);
+    if let Some(silence) = silence {
+        builder = builder.read_timeout(silence);
+    }
+    if loopback {
+        builder = builder.no_proxy();
+        if base.scheme() == "http" {
+            // Reading the machine's certificates takes longer than a request.
+            builder = builder.tls_certs_only([]);
+        }
+    }
+    builder.build().map_err(|error| Error::Options(cause(&error)))
 }
 
 impl Client {
@@ -148,28 +180,8 @@ impl Client {
             .map_err(|_| Error::Options("the token or cookie is malformed".to_owned()))?;
         secret.set_sensitive(true);
         headers.insert(name, secret);
-        let loopback = match base.host_str() {
-            Some("localhost" | "[::1]") => true,
-            Some(host) => host.starts_with("127."),
-            None => false,
-        };
-        let build = |watch: bool| {
-            let mut builder = reqwest::Client::builder()
-                .default_headers(headers.clone())
-                .user_agent(concat!("dispatch/", env!("CARGO_PKG_VERSION")))
-                .tls_danger_accept_invalid_certs(options.insecure)
-                // A redirected request would carry credentials and sources to another server.
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(CONNECT);
-            if watch {
-                builder = builder.read_timeout(SILENCE);
-            }
-            if loopback {
-                builder = builder.no_proxy();
-            }
-            builder.build().map_err(|error| Error::Options(cause(&error)))
-        };
-        Ok(Client { http: build(false)?, watches: build(true)?, base })
+        let insecure = options.insecure;
+        Ok(Client { http: build(&base, &headers, insecure, None)?, base, headers, insecure })
     }
 
     /// Reads one resource.
@@ -320,8 +332,8 @@ impl Client {
     }
 
     async fn follow<T: DeserializeOwned>(&self, url: Url) -> Result<Watch<T>> {
-        let request = self.watches.get(url).header("Accept", "text/event-stream");
-        let response = self.send(request).await?;
+        let watcher = build(&self.base, &self.headers, self.insecure, Some(SILENCE))?;
+        let response = self.send(watcher.get(url).header("Accept", "text/event-stream")).await?;
         let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
         if !kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
             let place = place(&response);

@@ -20,7 +20,7 @@ pub use global::{Format, Global};
 /// Settings come from flags, else from the environment, else from the current context of the
 /// configuration file (~/.dispatch/config.json), else they are the defaults.
 #[derive(Debug, Parser)]
-#[command(name = "dispatch", disable_help_subcommand = false, max_term_width = 100)]
+#[command(name = "dispatch", max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,

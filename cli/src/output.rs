@@ -53,7 +53,7 @@ pub fn raw(bytes: &[u8]) -> Result {
 /// # Errors
 /// [`Error::Pipe`] when nobody reads any more.
 pub fn line(text: &str) -> Result {
-    print(&format!("{text}\n"))
+    print(&format!("{}\n", printable(text)))
 }
 
 /// Writes a failure and what to do about it to standard error.
@@ -81,10 +81,11 @@ pub fn json<T: Serialize>(value: &T, indent: &str) -> String {
     let _ = value.serialize(&mut serializer);
     let text = String::from_utf8(text).unwrap_or_default();
     let mut escaped = String::with_capacity(text.len() + 1);
-    // These characters stand in texts only.
+    // These characters stand in texts only. Control characters that JSON allows could still do
+    // things to a terminal.
     for c in text.chars() {
         match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\u{7f}'..='\u{9f}' => {
                 escaped += &format!("\\u{:04x}", u32::from(c));
             }
             c => escaped.push(c),

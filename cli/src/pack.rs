@@ -163,13 +163,15 @@ fn append<W: Write>(
     data: impl io::Read,
 ) -> io::Result<()> {
     let path = dotted(inside);
-    let name = path.as_os_str().as_encoded_bytes();
+    let parts: Vec<&[u8]> =
+        path.components().map(|part| part.as_os_str().as_encoded_bytes()).collect();
+    let name = parts.join(&b'/');
     let field = &mut header.as_old_mut().name;
     if name.len() > field.len() {
         return builder.append_data(header, path, data);
     }
     // By hand, since the library takes the `./` off.
-    field[..name.len()].copy_from_slice(name);
+    field[..name.len()].copy_from_slice(&name);
     header.set_cksum();
     builder.append(header, data)
 }

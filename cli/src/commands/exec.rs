@@ -5,7 +5,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dispatch_api::{Logs, Run, RunError};
+use dispatch_api::{Logs, Run, RunError, Status};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ pub async fn run(session: &Session, args: Exec) -> Result {
         Format::Table => print(&envelope(&run))?,
         _ => output::one(&run, settings)?,
     }
-    if args.fail && run.error.is_some() {
+    if args.fail && (run.error.is_some() || run.status == Status::Error) {
         return Err(Error::Silent);
     }
     Ok(())

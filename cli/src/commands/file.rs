@@ -14,7 +14,7 @@ use crate::output::{self, INDENT};
 use crate::tree::Tree;
 
 /// The base images and images to start with.
-const SEED: &str = include_str!("../seed.yaml");
+const SEED: &str = include_str!("../../../images.yaml");
 
 /// The members of the summary of `--json`, in their order.
 const SUMMARY: &[&str] = &[

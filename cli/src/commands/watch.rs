@@ -19,8 +19,10 @@ pub async fn follow<T: Show + DeserializeOwned>(
     wanted: impl Fn(&T) -> bool,
 ) -> Result {
     tokio::select! {
-        result = events(watch, settings, wanted) => result,
+        // The first to be asked, so that the signal is caught before anything is shown.
+        biased;
         _ = tokio::signal::ctrl_c() => Err(Error::Silent),
+        result = events(watch, settings, wanted) => result,
     }
 }
 

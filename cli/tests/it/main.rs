@@ -8,5 +8,6 @@ mod exec;
 mod files;
 mod functions;
 mod golden;
+mod routes;
 mod support;
 mod watch;
