@@ -57,22 +57,22 @@ pub struct Function {
     /// Where it is in its life.
     pub status: Status,
     /// Milliseconds a run may take; 0 means the server's limit.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub timeout: i64,
     /// Free labels.
     #[serde(serialize_with = "null_when_empty", deserialize_with = "null_is_default")]
     pub tags: Vec<Tag>,
     /// MiB one worker may use; 0 means the server's default.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub memory: i64,
     /// Calls one worker takes at a time; 0 means 1.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub concurrency: i64,
     /// Workers kept ready at all times.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub min_scale: i64,
     /// The most workers; 0 means the server's default.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub max_scale: i64,
     /// Environment variables of the workers.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
@@ -90,13 +90,8 @@ pub struct Function {
     /// Changes with every write; send it back with an update to refuse a lost update.
     pub revision: String,
     /// The number of the revision that serves; 0 while there is none.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub serving_revision: i64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
-fn is_zero(number: &i64) -> bool {
-    *number == 0
 }
 
 /// JSON Schemas (draft 2020-12, or draft 4 where `$schema` says so) of input and output.

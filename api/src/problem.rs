@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// The HTTP status, or 601 to 606 for a failed check of the input's shape.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::wire::is_zero")]
     pub code: i64,
     /// What is wrong, where, and what to do.
     pub message: String,
@@ -17,11 +17,6 @@ pub struct Problem {
     /// The request this answers; the server's logs carry the same id.
     #[serde(default, rename = "requestId", skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
-fn is_zero(code: &i64) -> bool {
-    *code == 0
 }
 
 impl Problem {

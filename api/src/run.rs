@@ -74,7 +74,7 @@ pub struct Run {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timings: Option<Timings>,
     /// How often it was tried, counting the first.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub attempts: i64,
     /// Whether all tries failed and it waits to be redriven.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -88,11 +88,6 @@ pub struct Run {
     /// The raw answer `{context, payload}` (base64) to a request with `inputBytes`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub output_bytes: String,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
-fn is_zero(number: &i64) -> bool {
-    *number == 0
 }
 
 /// Lines a call wrote.

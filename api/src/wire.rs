@@ -99,6 +99,12 @@ where
     if list.is_empty() { serializer.serialize_none() } else { serializer.collect_seq(list) }
 }
 
+/// Leaves out numbers that mean "not set".
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+pub(crate) fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
 /// Reads `null` as the type's default.
 pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

@@ -248,11 +248,12 @@ pub(crate) async fn update(
     let stored = revision_body(function.clone(), digest)?;
     let body = resource::body(&function)?;
     let change = move |entity: &mut Entity| {
-        let serving = ["servingFaasId", "servingRevision"]
-            .map(|key| (key, entity.body.get(key).cloned().unwrap_or_default()));
-        entity.body = body;
-        for (key, value) in serving {
-            entity.body[key] = value;
+        let before = std::mem::replace(&mut entity.body, body);
+        for key in ["servingFaasId", "servingRevision"] {
+            // Nothing serves before the first revision could be built.
+            if let Some(value) = before.get(key).filter(|value| !value.is_null()) {
+                entity.body[key] = value.clone();
+            }
         }
         entity.status = Status::Updating;
         entity.reason.clear();

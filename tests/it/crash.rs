@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::functions::archive;
 use crate::lifecycle::descendants;
 use crate::support::{Server, until};
 
@@ -18,6 +19,8 @@ const ROUNDS: u32 = 3;
 struct Told {
     /// Accepted runs.
     runs: Vec<String>,
+    /// Functions that were made, or changed, and the answer of their newest version.
+    functions: BTreeMap<String, u32>,
     /// Secrets by name; none means deleted.
     secrets: BTreeMap<String, Option<String>>,
     /// Names whose last request got no answer: either state is right.
@@ -31,14 +34,18 @@ fn nothing_accepted_is_lost_when_the_server_is_killed() {
     let source =
         "import time\ndef handle(ctx, payload):\n    time.sleep(0.02)\n    return payload\n";
     s.python("echo", source, &["--retries", "3", "--retry-backoff", "10"]);
+    let sources = [1, 2].map(|n| {
+        archive(&s, &format!("def handle(ctx, payload):\n    return {n}\n"), "handler.py")
+    });
     let told = Mutex::new(Told::default());
     for round in 0..ROUNDS {
         let stop = AtomicBool::new(false);
         let port = s.port;
         std::thread::scope(|scope| {
-            let (told, stop) = (&told, &stop);
+            let (told, stop, sources) = (&told, &stop, &sources);
             scope.spawn(move || load_runs(port, round, told, stop));
             scope.spawn(move || load_secrets(port, round, told, stop));
+            scope.spawn(move || load_functions(port, round, sources, told, stop));
             // A moment that differs from round to round and from run to run.
             let moment = 300 + u64::from(std::process::id()) * 131 % 700 + u64::from(round) * 173;
             std::thread::sleep(Duration::from_millis(moment));
@@ -61,6 +68,18 @@ fn nothing_accepted_is_lost_when_the_server_is_killed() {
         let (status, run) = get(&format!("/v1/runs/{id}"));
         assert_eq!((status, &run["status"]), (200, &json!("READY")), "run {id} was lost: {run}");
         assert_eq!(run["output"], run["input"], "{run}");
+    }
+    assert!(!told.functions.is_empty());
+    for (name, answer) in &told.functions {
+        let ended = || get(&format!("/v1/function/{name}")).1;
+        until("every function that was accepted is built", || {
+            matches!(ended()["status"].as_str(), Some("READY" | "ERROR"))
+        });
+        assert_eq!(ended()["status"], "READY", "{}", ended());
+        let path = format!("/v1/runs?functionName={name}");
+        let run = request(s.port, "POST", &path, Some(json!({ "blocking": true }))).unwrap().1;
+        let unknown = told.unknown.contains(name);
+        assert!(run["output"] == json!(answer) || unknown, "{name} answers {run}, not {answer}");
     }
     for (name, value) in told.secrets.iter().filter(|(name, _)| !told.unknown.contains(name)) {
         let (status, secret) = get(&format!("/v1/secret/{name}"));
@@ -126,6 +145,40 @@ fn load_secrets(port: u16, round: u32, told: &Mutex<Told>, stop: &AtomicBool) {
         }
         if n % 3 == 0 {
             step(request(port, "DELETE", &path, None), 204, None);
+        }
+    }
+}
+
+/// Makes functions and changes every other one.
+fn load_functions(
+    port: u16,
+    round: u32,
+    sources: &[String; 2],
+    told: &Mutex<Told>,
+    stop: &AtomicBool,
+) {
+    for n in 0..8 {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let name = format!("f{round}-{n}");
+        let body = |source: usize| {
+            Some(json!({ "name": name, "image": "python3", "source": sources[source] }))
+        };
+        let made = request(port, "POST", "/v1/function", body(0));
+        if !matches!(made, Some((201, _))) {
+            continue;
+        }
+        told.lock().unwrap().functions.insert(name.clone(), 1);
+        if n % 2 == 0 {
+            let changed = request(port, "PUT", &format!("/v1/function/{name}"), body(1));
+            let mut told = told.lock().unwrap();
+            match changed {
+                Some((200, _)) => {
+                    told.functions.insert(name.clone(), 2);
+                }
+                _ => told.unknown.push(name.clone()),
+            }
         }
     }
 }

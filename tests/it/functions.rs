@@ -98,18 +98,7 @@ fn an_archive_that_escapes_is_refused() {
     use std::process::Command;
     let s = Server::start();
     s.image("python3");
-    let dir = s.home().join("evil");
-    std::fs::create_dir_all(&dir).unwrap();
-    std::fs::write(dir.join("handler.py"), "def handle(a, b): return 1\n").unwrap();
-    let archive = s.home().join("evil.tgz");
-    let made = Command::new("tar")
-        .args(["-C", dir.to_str().unwrap(), "-czPf", archive.to_str().unwrap()])
-        .args(["--transform", "s,handler.py,../../escaped.py,", "handler.py"])
-        .status()
-        .unwrap();
-    assert!(made.success());
-    let bytes = std::fs::read(&archive).unwrap();
-    let source = base64(&bytes);
+    let source = archive(&s, "def handle(a, b): return 1\n", "../../escaped.py");
     let body = format!(r#"{{"name":"evil","image":"python3","source":"{source}"}}"#);
     let posted = Command::new("curl")
         .args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--json", &body])
@@ -121,6 +110,18 @@ fn an_archive_that_escapes_is_refused() {
     assert_eq!(function["status"], "ERROR");
     assert!(function["reason"][0].as_str().unwrap().contains(".."), "{function}");
     assert!(!s.home().join("escaped.py").exists() && !s.data.join("escaped.py").exists());
+}
+
+/// A source archive in base64 that holds one file by this name, whatever it is.
+pub fn archive(s: &Server, source: &str, name: &str) -> String {
+    s.file("archive/handler.py", source);
+    let (dir, archive) = (s.home().join("archive"), s.home().join("archive.tgz"));
+    let made = std::process::Command::new("tar")
+        .args(["-C", dir.to_str().unwrap(), "-czPf", archive.to_str().unwrap()])
+        .args(["--transform", &format!("s,handler.py,{name},"), "handler.py"])
+        .status();
+    assert!(made.unwrap().success());
+    base64(&std::fs::read(&archive).unwrap())
 }
 
 fn base64(bytes: &[u8]) -> String {

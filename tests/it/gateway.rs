@@ -143,3 +143,34 @@ async fn a_route_is_gone_with_its_endpoint_and_https_only_runs_nothing() {
     let answer = http.post(s.url("/files/x")).json("x").send().await.unwrap();
     assert_eq!(answer.status(), 404);
 }
+
+#[tokio::test]
+async fn beyond_its_scale_and_its_queue_a_function_says_when_to_come_back() {
+    let s = tokio::task::spawn_blocking(|| {
+        let s = Server::with(&["--max-waiting", "1"]);
+        s.image("python3");
+        let source = "import time\ndef handle(ctx, payload):\n    time.sleep(1)\n    return 1\n";
+        s.python("slow", source, &["--max-scale", "1"]);
+        s.dispatch(&["create", "endpoint", "slow", "slow", "-p", "/slow"]).ok();
+        s
+    });
+    let s = s.await.unwrap();
+    let http = reqwest::Client::new();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        calls.spawn(http.get(s.url("/slow")).send());
+    }
+    let (mut served, mut refused) = (0, 0);
+    while let Some(answer) = calls.join_next().await {
+        let answer = answer.unwrap().unwrap();
+        match answer.status().as_u16() {
+            200 => served += 1,
+            429 => {
+                assert!(answer.headers().contains_key("retry-after"));
+                refused += 1;
+            }
+            other => panic!("{other}: {}", answer.text().await.unwrap()),
+        }
+    }
+    assert!(served >= 1 && refused >= 1, "{served} served, {refused} refused");
+}

@@ -111,3 +111,17 @@ async fn a_function_waits_for_its_image() {
     t.python("f", ONE).await;
     t.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_before_the_first_revision_serves_is_fine() {
+    let t = start().await;
+    t.image("python3").await;
+    let body = |source: &str| json!({ "name": "f", "image": "python3", "source": archive(source) });
+    t.post("/v1/function", body(ONE)).await.is(201);
+    t.put("/v1/function/f", body(TWO)).await.is(200);
+    let function = t.settled("/v1/function/f").await;
+    assert_eq!(function["status"], "READY", "{function}");
+    let run = t.post("/v1/runs?functionName=f", json!({ "blocking": true })).await.is(200);
+    assert_eq!(run["output"], 2);
+    t.stop().await;
+}
