@@ -13,6 +13,12 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The launcher did not start.
+    #[error(
+        "the launcher of sandboxes did not start: {0}; the program must be able to execute itself \
+         (/proc/self/exe) and call dispatch_sandbox::run_if_launcher() first in main"
+    )]
+    NoLauncher(io::Error),
     /// The launcher does not answer any more: no process can be started until the server restarts.
     #[error("the launcher of sandboxes has ended; start the server again")]
     LauncherLost,
@@ -25,19 +31,35 @@ pub enum Error {
 }
 
 fn hint(step: &str, error: &io::Error) -> &'static str {
-    let code = error.raw_os_error();
-    if step == "namespaces" && matches!(code, Some(libc::EPERM | libc::ENOSPC | libc::EACCES)) {
-        return " (user namespaces are not allowed: see sysctl kernel.unprivileged_userns_clone, \
-                user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns, or run \
-                the server as root)";
+    match (step, error.raw_os_error().unwrap_or_default()) {
+        // Some machines allow the namespace and then nothing in it.
+        ("namespaces", libc::EPERM | libc::ENOSPC | libc::EUSERS | libc::EINVAL)
+        | ("private mounts", libc::EPERM | libc::EACCES) => {
+            " (user namespaces are not allowed: see sysctl kernel.unprivileged_userns_clone, \
+             user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns, or run \
+             the server as root; in a container, allow it to make namespaces)"
+        }
+        ("user mapping" | "output" | "privileges", libc::EPERM | libc::EINVAL) => {
+            " (the user functions run as must be a user id that exists here, and not root's; \
+             inside a container, one of the ids the container has)"
+        }
+        (step, libc::EROFS) if step.starts_with("bind at") => {
+            " (inside a directory of the machine, which is read-only, the place must exist already)"
+        }
+        ("exec", libc::ENOENT) => {
+            " (the program, or the loader or interpreter it names, is not visible inside the \
+             sandbox)"
+        }
+        ("exec" | "working directory", libc::EACCES) => {
+            " (it, or a directory above it, may not be used by other users than its owner)"
+        }
+        ("exec", libc::ENOEXEC) => " (it is not a program for this machine)",
+        ("sandboxes", _) => {
+            " (as many sandboxes run as the limit on open files allows: see ulimit -n)"
+        }
+        ("processes", _) | (_, libc::EAGAIN) => " (a limit on processes is reached)",
+        _ => "",
     }
-    if step == "exec" && code == Some(libc::ENOENT) {
-        return " (the program, or the loader it names, is not visible inside the sandbox)";
-    }
-    if step == "processes" || code == Some(libc::EAGAIN) {
-        return " (a limit on processes is reached)";
-    }
-    ""
 }
 
 /// How a confined process ended.

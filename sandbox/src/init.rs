@@ -2,17 +2,20 @@
 //! reports exactly how the worker ended. When it exits everything else in the sandbox dies.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid};
 
-use crate::setup::{self, Failure};
+use crate::setup::{self, Failure, Step as _};
 use crate::spec::Spec;
 use crate::sys;
 
-/// The user a function is, inside.
+/// The user a function is, inside its user namespace.
 pub(crate) const INSIDE: u32 = 1000;
 
 /// What init says on its status pipe, one byte each: then text or a number.
@@ -27,145 +30,168 @@ pub(crate) struct Ends {
     pub stderr: OwnedFd,
 }
 
+/// Our ends of the pipes to and from the launcher.
+pub(crate) struct Ties {
+    /// Where we report.
+    pub status: OwnedFd,
+    /// Says when our user namespace has its users.
+    pub ready: OwnedFd,
+    /// Hangs up when the launcher is gone.
+    pub life: OwnedFd,
+}
+
 /// The whole life of process 1.
-pub(crate) fn run(spec: &Spec, ends: Ends, status: RawFd, ready: OwnedFd, userns: bool) -> ! {
-    let failed = |failure: &Failure| -> ! {
-        let errno = failure.error.raw_os_error().unwrap_or(libc::EIO);
-        report(status, FAILED, format!("{errno} {}", failure.step).as_bytes());
-        sys::exit(1)
-    };
-    sys::die_with_parent();
+pub(crate) fn run(spec: &Spec, ends: Ends, ties: Ties, userns: bool) -> ! {
+    let Ties { status, ready, life } = ties;
     // Above all not the launcher's own socket: who holds it may start anything anywhere.
-    let keep = [&ends.channel, &ends.stdout, &ends.stderr, &ready].map(|fd| fd.as_raw_fd());
-    sys::close_all_but(&[&keep[..], &[status]].concat());
-    // The owner of our user namespace writes its maps first.
+    let keep = [&ends.channel, &ends.stdout, &ends.stderr, &status, &ready, &life];
+    sys::close_all_but(&keep.map(|fd| fd.as_raw_fd()));
     let mut byte = [0];
-    if std::fs::File::from(ready).read_exact(&mut byte).is_err() {
+    if File::from(ready).read_exact(&mut byte).is_err() {
         sys::exit(1);
-    }
-    if let Err(failure) = setup::enter(spec) {
-        failed(&failure);
     }
     // Blocked signals wait for us even though we are process 1 and have no handlers.
     let watched = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM]);
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&watched), None);
-    let id = if userns { INSIDE } else { spec.host_uid };
-    let worker = match start(spec, &ends, id, userns) {
+    let mut status = File::from(status);
+    let worker = confine(spec, &ends, &life, userns).and_then(|()| start(spec, &ends));
+    let worker = match worker {
         Ok(worker) => worker,
-        Err(failure) => failed(&failure),
+        Err(Failure { step, error }) => {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            report(&mut status, FAILED, format!("{errno} {step}").as_bytes());
+            sys::exit(1)
+        }
     };
+    // Who reads what the worker writes is to see the end of it when the worker ends.
     drop(ends);
-    // The worker is the same user: it must not be able to look into us.
-    let privileges = become_nobody(id, userns).and_then(|()| sys::undumpable());
-    if let Err(error) = privileges {
-        failed(&Failure { step: "privileges".to_owned(), error });
-    }
-    report(status, STARTED, &[]);
+    report(&mut status, STARTED, &[]);
     let end = tend(worker, &watched);
-    report(status, ENDED, &end.to_le_bytes());
+    report(&mut status, ENDED, &end.to_le_bytes());
     sys::exit(0)
 }
 
-fn become_nobody(id: u32, userns: bool) -> io::Result<()> {
-    sys::drop_bounding_set();
+/// Everything that is done with privileges, in order. At its end there are none left.
+fn confine(spec: &Spec, ends: &Ends, life: &OwnedFd, userns: bool) -> Result<(), Failure> {
+    sys::die_with_parent().step("parent")?;
+    sys::name(c"sandbox-init");
+    sys::new_session_keyring();
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    // Where the machine runs out of memory, functions go before the server does.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+    let id = if userns { INSIDE } else { spec.host_uid };
+    setup::enter(spec, id)?;
     // In a user namespace of an ordinary user we are that user already, and groups are not ours.
-    if !userns || nix::unistd::getuid().as_raw() != id {
-        sys::become_user(id, true)?;
+    let other = !userns || nix::unistd::getuid().as_raw() != id;
+    if other {
+        // Some programs write to /dev/stderr, which opens the pipe anew.
+        for end in [&ends.stdout, &ends.stderr] {
+            let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
+            nix::unistd::fchown(end, Some(user), Some(group)).step("output")?;
+        }
+    }
+    become_nobody(other.then_some(id)).step("privileges")?;
+    // The change of user undid it, and the launcher may have ended just then.
+    sys::die_with_parent().step("parent")?;
+    let mut hung_up = [PollFd::new(life.as_fd(), PollFlags::empty())];
+    if poll(&mut hung_up, PollTimeout::ZERO) != Ok(0) {
+        sys::exit(1);
+    }
+    Ok(())
+}
+
+fn become_nobody(other: Option<u32>) -> io::Result<()> {
+    // The worker will be the same user: it must not be able to look into us at any time.
+    sys::undumpable()?;
+    sys::drop_bounding_set();
+    if let Some(id) = other {
+        sys::become_user(id)?;
     }
     sys::drop_capabilities()?;
-    sys::die_with_parent_without_new_privileges()
+    sys::no_new_privileges()?;
+    // The change of user may have undone it.
+    sys::undumpable()
 }
 
 /// Starts the worker; returns once its program runs.
-fn start(spec: &Spec, ends: &Ends, id: u32, userns: bool) -> Result<Pid, Failure> {
-    let failure = |step: &str| {
-        let step = step.to_owned();
-        move |error: io::Error| Failure { step, error }
-    };
+fn start(spec: &Spec, ends: &Ends) -> Result<Pid, Failure> {
     let strings = |all: &mut dyn Iterator<Item = String>| -> io::Result<Vec<CString>> {
         all.map(|s| CString::new(s).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL)))
             .collect()
     };
-    let argv = strings(&mut spec.argv.iter().cloned()).map_err(failure("arguments"))?;
-    let env = strings(&mut spec.env.iter().map(|(k, v)| format!("{k}={v}")))
-        .map_err(failure("environment"))?;
+    let argv = strings(&mut spec.argv.iter().cloned()).step("arguments")?;
+    let env = strings(&mut spec.env.iter().map(|(k, v)| format!("{k}={v}"))).step("environment")?;
     if argv.is_empty() {
-        return Err(failure("arguments")(io::Error::from_raw_os_error(libc::EINVAL)));
+        return Err(io::Error::from_raw_os_error(libc::EINVAL)).step("arguments");
     }
-    let (read, write) =
-        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| failure("pipe")(e.into()))?;
-    let pid = sys::fork().map_err(failure("processes"))?;
+    let (said, status) = nix::unistd::pipe2(OFlag::O_CLOEXEC).step("pipe")?;
+    let pid = sys::fork().step("processes")?;
     if pid == 0 {
-        let (step, error) = become_worker(spec, ends, id, userns, write, &argv, &env);
-        // Only reached when something failed; the descriptor in use was handed over by number.
-        let _ = (step, error);
-        sys::exit(127);
+        drop(said);
+        become_worker(spec, ends, &status, &argv, &env);
     }
-    drop(write);
+    drop(status);
     let mut text = String::new();
-    let _ = std::fs::File::from(read).take(256).read_to_string(&mut text);
+    let _ = File::from(said).take(256).read_to_string(&mut text);
     match text.split_once(' ') {
         None => Ok(Pid::from_raw(pid)),
         Some((errno, step)) => {
             let errno = errno.parse().unwrap_or(libc::EIO);
-            Err(failure(step)(io::Error::from_raw_os_error(errno)))
+            Err(io::Error::from_raw_os_error(errno)).step(step)
         }
     }
 }
 
-/// In the worker's process: becomes what runs the tenant's code. Reports on `status` what failed.
+/// Becomes what runs the tenant's code, in this order, and says on `status` what failed. Filters that
+/// would stand in the way of an earlier step belong right before the last one.
 fn become_worker(
     spec: &Spec,
     ends: &Ends,
-    id: u32,
-    userns: bool,
-    status: OwnedFd,
+    status: &OwnedFd,
     argv: &[CString],
     env: &[CString],
-) -> (&'static str, io::Error) {
-    let mut status_file = status.as_raw_fd();
-    let mut prepare = || -> Result<io::Error, (&'static str, io::Error)> {
-        status_file = sys::out_of_the_way(status_file).map_err(|e| ("descriptors", e))?;
-        descriptors(ends).map_err(|e| ("descriptors", e))?;
-        nix::unistd::setsid().map_err(|e| ("session", e.into()))?;
-        std::env::set_current_dir(&spec.cwd).map_err(|e| ("working directory", e))?;
-        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+) -> ! {
+    let mut status = status.as_raw_fd();
+    let mut prepare = || -> Result<(), Failure> {
+        sys::die_with_parent().step("parent")?;
+        status = sys::out_of_the_way(status).step("descriptors")?;
+        descriptors(ends).step("descriptors")?;
+        nix::unistd::setsid().step("session")?;
+        std::env::set_current_dir(&spec.cwd).step("working directory")?;
         limits(spec);
-        become_nobody(id, userns).map_err(|e| ("privileges", e))?;
         sys::reset_signals();
         sys::close_from(4, true);
-        Ok(sys::exec(argv, env))
+        Err(sys::exec(argv, env)).step("exec")
     };
-    let (step, error) = match prepare() {
-        Ok(error) => ("exec", error),
-        Err(failed) => failed,
-    };
-    let errno = error.raw_os_error().unwrap_or(libc::EIO);
-    write_all(status_file, format!("{errno} {step}").as_bytes());
-    (step, error)
+    if let Err(Failure { step, error }) = prepare() {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        #[expect(unsafe_code, reason = "a descriptor that went by its number")]
+        // SAFETY: it is open, and nothing else in this process will use it any more.
+        let mut status = unsafe { <File as std::os::fd::FromRawFd>::from_raw_fd(status) };
+        let _ = status.write_all(format!("{errno} {step}").as_bytes());
+    }
+    sys::exit(127)
 }
 
 /// 0 to 3: nothing to read, output, errors, and the channel.
 fn descriptors(ends: &Ends) -> io::Result<()> {
-    let mut sources = Vec::new();
+    let null = File::open("/dev/null")?;
+    let mut sources = vec![sys::out_of_the_way(null.as_raw_fd())?];
     for end in [&ends.stdout, &ends.stderr, &ends.channel] {
         sources.push(sys::out_of_the_way(end.as_raw_fd())?);
     }
-    let null = std::fs::File::open("/dev/null")?;
-    let null = sys::out_of_the_way(null.as_raw_fd())?;
-    sys::place(null, 0)?;
-    for (to, from) in (1..).zip(sources) {
-        sys::place(from, to)?;
-    }
-    Ok(())
+    // The original would be closed by its number, which may have been given away below.
+    std::mem::forget(null);
+    (0..).zip(sources).try_for_each(|(to, from)| sys::place(from, to))
 }
 
 fn limits(spec: &Spec) {
     let given = |value: u64| (value > 0).then_some(value);
     // The watchdog ends who uses too much; this one ends who is faster than it looks.
-    let data = given(spec.memory_bytes).map(|limit| limit.saturating_mul(2) + (512 << 20));
+    let data =
+        given(spec.memory_bytes).map(|limit| limit.saturating_mul(2).saturating_add(512 << 20));
     // Our own process counts as well.
-    let processes = given(spec.processes).map(|limit| limit + 1);
+    let processes = given(spec.processes).map(|limit| limit.saturating_add(1));
     for (resource, value) in [
         (libc::RLIMIT_CORE, Some(0)),
         (libc::RLIMIT_MEMLOCK, Some(64 << 10)),
@@ -199,18 +225,7 @@ fn tend(worker: Pid, watched: &SigSet) -> i32 {
     }
 }
 
-fn report(status: RawFd, kind: u8, rest: &[u8]) {
-    let mut message = vec![kind];
-    message.extend_from_slice(rest);
-    write_all(status, &message);
-}
-
-fn write_all(fd: RawFd, message: &[u8]) {
-    #[expect(unsafe_code, reason = "a descriptor that was handed down by number")]
-    // SAFETY: the descriptor is open in this process and stays so; it is not closed here.
-    let mut file = std::mem::ManuallyDrop::new(unsafe {
-        <std::fs::File as std::os::fd::FromRawFd>::from_raw_fd(fd)
-    });
+fn report(status: &mut File, kind: u8, rest: &[u8]) {
     // Who should read it may be gone; then so are we.
-    let _ = file.write_all(message);
+    let _ = status.write_all(&[&[kind], rest].concat());
 }

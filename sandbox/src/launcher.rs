@@ -2,26 +2,32 @@
 //! its owner goes away it kills all of them and ends.
 
 use std::collections::HashMap;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe2};
 
-use crate::init::{self, ENDED, Ends, FAILED, STARTED};
+use crate::init::{self, ENDED, Ends, FAILED, STARTED, Ties};
 use crate::memory::Watchdog;
 use crate::spec::{Network, Spec};
 use crate::sys;
 use crate::wire::{self, Event, Request};
 
-/// Whether to make user namespaces; `never` is what a probe asks for to see if root can do without.
-pub(crate) const NO_USER_NAMESPACE: &str = "never";
+/// Descriptors kept for the launcher's own use and for the sandbox being made.
+const SPARE: u64 = 32;
+/// Descriptors the launcher wants to have, one for each sandbox.
+const FILES: u64 = 1 << 16;
 
 struct Sandbox {
     id: u64,
-    status: OwnedFd,
+    /// None once its end has been read.
+    status: Option<OwnedFd>,
     said: Vec<u8>,
     started: bool,
     ended: Option<i32>,
@@ -31,40 +37,75 @@ struct Sandbox {
 struct Launcher {
     control: OwnedFd,
     userns: bool,
+    /// Each costs a descriptor. Out of descriptors we could not even refuse.
+    capacity: usize,
+    /// A pipe nobody writes to: the first end goes to every sandbox, the second is ours alone.
+    life: (OwnedFd, OwnedFd),
     sandboxes: HashMap<i32, Sandbox>,
 }
 
 /// Serves until the owner closes the socket.
-pub(crate) fn serve(control: OwnedFd, userns: bool) -> io::Result<()> {
-    // The terminal's interrupts are for the owner, who then stops us in good order.
+pub(crate) fn serve(control: OwnedFd) -> io::Result<()> {
+    sys::name(c"launcher");
+    // The terminal's interrupts are for the owner, who then stops us in good order; so is whatever
+    // else is sent to all processes of a service.
     let _ = nix::unistd::setsid();
     sys::reset_signals();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
+    sys::new_session_keyring();
     let watched = SigSet::from_iter([Signal::SIGCHLD]);
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&watched), None)?;
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    let mut launcher = Launcher { control, userns, sandboxes: HashMap::new() };
+    let (files, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = files.max(most.min(FILES));
+    let files = setrlimit(Resource::RLIMIT_NOFILE, wanted, most).map_or(files, |()| wanted);
+    let mut launcher = Launcher {
+        control,
+        userns: user_namespaces(),
+        capacity: usize::try_from(files.saturating_sub(SPARE)).unwrap_or(usize::MAX),
+        life: pipe2(OFlag::O_CLOEXEC)?,
+        sandboxes: HashMap::new(),
+    };
+    launcher.tell(&Event::Ready { user_namespaces: launcher.userns })?;
     let outcome = launcher.work(&signals);
     launcher.kill_all();
     outcome
+}
+
+/// Whether sandboxes get user namespaces: root can do without where they are refused.
+fn user_namespaces() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    let none = None::<&str>;
+    match sys::fork_into(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) {
+        // Some machines allow the namespace and then nothing in it.
+        Ok(0) => sys::exit(i32::from(nix::mount::mount(none, "/", none, private, none).is_err())),
+        Ok(_) => matches!(sys::reap(true), Ok(Some((_, 0)))),
+        Err(_) => false,
+    }
 }
 
 impl Launcher {
     fn work(&mut self, signals: &SignalFd) -> io::Result<()> {
         loop {
             let pause = self.sandboxes.values().filter_map(|s| s.watchdog.as_ref()?.pause()).min();
-            let pids: Vec<i32> = self.sandboxes.keys().copied().collect();
+            let mut pids = Vec::new();
             let mut fds = vec![
                 PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             ];
-            for pid in &pids {
-                fds.push(PollFd::new(self.sandboxes[pid].status.as_fd(), PollFlags::POLLIN));
+            for (pid, sandbox) in &self.sandboxes {
+                if let Some(status) = &sandbox.status {
+                    pids.push(*pid);
+                    fds.push(PollFd::new(status.as_fd(), PollFlags::POLLIN));
+                }
             }
             let pause = pause.map_or(PollTimeout::NONE, |pause| {
                 PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX)
             });
             match poll(&mut fds, pause) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
             let any: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
@@ -111,12 +152,16 @@ impl Launcher {
     }
 
     fn spawn(&mut self, id: u64, spec: &Spec, ends: Ends) -> Result<(), (&'static str, io::Error)> {
-        let pipe = || {
-            let made = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC);
-            made.map_err(|error| ("pipe", io::Error::from(error)))
-        };
-        let (status, said) = pipe()?;
+        if self.sandboxes.len() >= self.capacity {
+            return Err(("sandboxes", Errno::EMFILE.into()));
+        }
+        if spec.host_uid == 0 && nix::unistd::geteuid().is_root() {
+            return Err(("user mapping", Errno::EINVAL.into()));
+        }
+        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|error| ("pipe", error.into()));
+        let (said, status) = pipe()?;
         let (ready, go) = pipe()?;
+        let life = self.life.0.try_clone().map_err(|error| ("pipe", error))?;
         let mut namespaces = libc::CLONE_NEWNS
             | libc::CLONE_NEWPID
             | libc::CLONE_NEWIPC
@@ -130,66 +175,65 @@ impl Launcher {
         }
         let pid = sys::fork_into(namespaces).map_err(|error| ("namespaces", error))?;
         if pid == 0 {
-            drop((go, status));
-            let said = std::os::fd::IntoRawFd::into_raw_fd(said);
-            init::run(spec, ends, said, ready, self.userns);
+            drop((go, said));
+            init::run(spec, ends, Ties { status, ready, life }, self.userns);
         }
+        // From here on its end is heard of, and told, whatever happens to it.
+        let watchdog = (spec.memory_bytes > 0).then(|| Watchdog::new(pid, spec.memory_bytes));
+        let mut sandbox = Sandbox {
+            id,
+            status: Some(said),
+            said: Vec::new(),
+            started: false,
+            ended: None,
+            watchdog,
+        };
         if self.userns
             && let Err(error) = map_ids(pid, spec.host_uid)
         {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            sandbox.said = [&[FAILED], format!("{errno} user mapping").as_bytes()].concat();
+            sandbox.status = None;
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            // Its end is nobody's business: it is reaped like any process we do not know.
-            return Err(("user mapping", error));
         }
-        if let Err(error) = nix::unistd::write(&go, b"!") {
-            return Err(("start", error.into()));
-        }
-        let watchdog = (spec.memory_bytes > 0).then(|| Watchdog::new(pid, spec.memory_bytes));
-        let sandbox =
-            Sandbox { id, status, said: Vec::new(), started: false, ended: None, watchdog };
         self.sandboxes.insert(pid, sandbox);
+        // One that is dead already needs no start.
+        let _ = nix::unistd::write(&go, b"!");
         Ok(())
     }
 
     /// Reads what an init says.
     fn listen(&mut self, pid: i32) -> io::Result<()> {
         let Some(sandbox) = self.sandboxes.get_mut(&pid) else { return Ok(()) };
+        let Some(status) = &sandbox.status else { return Ok(()) };
         let mut buffer = [0; 512];
-        let mut status = std::fs::File::from(sandbox.status.try_clone()?);
-        let length = status.read(&mut buffer)?;
+        let length = match nix::unistd::read(status, &mut buffer) {
+            Err(Errno::EINTR) => return Ok(()),
+            read => read.unwrap_or(0),
+        };
         if length == 0 {
-            // All writers are gone: the process is about to be reaped. Looked at no more.
-            sandbox.status = std::fs::File::open("/dev/null")?.into();
-            sandbox.said.push(0);
+            sandbox.status = None;
             return Ok(());
         }
         if sandbox.said.len() < 1024 {
             sandbox.said.extend_from_slice(&buffer[..length]);
         }
         let id = sandbox.id;
-        while let Some(kind) = sandbox.said.first().copied() {
-            match kind {
-                STARTED if !sandbox.started => {
-                    sandbox.started = true;
-                    sandbox.said.remove(0);
-                    wire::send(self.control.as_raw_fd(), &Event::Spawned { id, pid }, &[])?;
-                }
-                ENDED if sandbox.said.len() >= 5 => {
-                    let mut bytes = [0; 4];
-                    bytes.copy_from_slice(&sandbox.said[1..5]);
-                    sandbox.ended = Some(i32::from_le_bytes(bytes));
-                    sandbox.said.clear();
-                }
-                _ => break,
-            }
+        if !sandbox.started && sandbox.said.first() == Some(&STARTED) {
+            sandbox.started = true;
+            sandbox.said.remove(0);
+            wire::send(self.control.as_raw_fd(), &Event::Spawned { id, pid }, &[])?;
+        }
+        if let [ENDED, a, b, c, d, ..] = sandbox.said[..] {
+            sandbox.ended = Some(i32::from_le_bytes([a, b, c, d]));
         }
         Ok(())
     }
 
     fn reap(&mut self) -> io::Result<()> {
         while let Ok(Some((pid, status))) = sys::reap(false) {
-            // What it said last may still be in the pipe.
-            while self.sandboxes.get(&pid).is_some_and(Sandbox::may_say_more) {
+            // What it said last may still be in the pipe, which nobody else can write to.
+            while self.sandboxes.get(&pid).is_some_and(|sandbox| sandbox.status.is_some()) {
                 self.listen(pid)?;
             }
             let Some(sandbox) = self.sandboxes.remove(&pid) else { continue };
@@ -229,17 +273,9 @@ impl Launcher {
 }
 
 impl Sandbox {
-    fn may_say_more(&self) -> bool {
-        self.said.last() != Some(&0) && self.ended.is_none() && {
-            let mut fds = [PollFd::new(self.status.as_fd(), PollFlags::POLLIN)];
-            poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-        }
-    }
-
     /// What an init that never started its worker said about it.
     fn failure(&self) -> (String, i32) {
-        let said = self.said.split(|byte| *byte == 0).next().unwrap_or_default();
-        let text = match said.split_first() {
+        let text = match self.said.split_first() {
             Some((&FAILED, text)) => String::from_utf8_lossy(text).into_owned(),
             _ => String::new(),
         };

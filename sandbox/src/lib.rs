@@ -9,6 +9,7 @@ mod error;
 mod init;
 mod launcher;
 mod memory;
+mod mounts;
 mod owner;
 mod probe;
 mod setup;
@@ -24,14 +25,15 @@ pub use spec::{Bind, Network, Spec};
 /// Serves as the launcher, and never returns, where this process was started to be it. To be called
 /// first in `main`, before any thread exists.
 pub fn run_if_launcher() {
-    let Some(how) = std::env::var_os(owner::MARKER) else { return };
+    if std::env::var_os(owner::MARKER).is_none() || !sys::is_seqpacket(owner::CONTROL) {
+        return;
+    }
     #[expect(unsafe_code, reason = "the descriptor the owner put there")]
     // SAFETY: the owner placed our socket at this number, and nobody else here knows it.
     let control =
         unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(owner::CONTROL) };
     sys::close_from(4, false);
-    let served = launcher::serve(control, how != launcher::NO_USER_NAMESPACE);
-    sys::exit(i32::from(served.is_err()));
+    sys::exit(i32::from(launcher::serve(control).is_err()));
 }
 
 /// Makes a test binary able to be the launcher: it has no `main` of its own to say so.

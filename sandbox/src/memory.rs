@@ -1,16 +1,24 @@
 //! The watchdog over a sandbox's memory: what all its processes hold together.
 
+use std::fs;
+use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// How often a sandbox whose memory grows is looked at, and how seldom one that stays as it is.
 const SOON: Duration = Duration::from_millis(20);
-const LATE: Duration = Duration::from_millis(640);
+const LATE: Duration = Duration::from_millis(320);
 /// Processes that are looked at; a sandbox has a limit on them anyway.
 const MAX_PROCESSES: usize = 4096;
 
+static PAGE: LazyLock<u64> = LazyLock::new(|| {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096)
+});
+
 /// Looks after one sandbox.
 pub(crate) struct Watchdog {
-    pid: i32,
+    init: i32,
     limit: u64,
     last: u64,
     interval: Duration,
@@ -20,9 +28,9 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(crate) fn new(pid: i32, limit: u64) -> Watchdog {
+    pub(crate) fn new(init: i32, limit: u64) -> Watchdog {
         let due = Instant::now() + SOON;
-        Watchdog { pid, limit, last: 0, interval: SOON, due, has_bitten: false }
+        Watchdog { init, limit, last: 0, interval: SOON, due, has_bitten: false }
     }
 
     /// Until the next look.
@@ -35,7 +43,12 @@ impl Watchdog {
         if self.has_bitten || Instant::now() < self.due {
             return false;
         }
-        let held = held(self.pid);
+        let processes = processes(self.init);
+        // What is shared is counted for each who shares it: quick, and never too little.
+        let mut held = processes.iter().map(|pid| resident(*pid)).sum::<u64>();
+        if held > self.limit {
+            held = processes.iter().map(|pid| share(*pid).unwrap_or_else(|| resident(*pid))).sum();
+        }
         let steady = held <= self.last + (1 << 20);
         // Above half of the limit it is always looked at soon.
         self.interval =
@@ -47,34 +60,43 @@ impl Watchdog {
     }
 }
 
-/// Bytes of memory a process and its descendants hold.
-fn held(init: i32) -> u64 {
-    let mut total = 0;
-    let mut queue = vec![init];
-    let mut seen = 0;
-    while let Some(pid) = queue.pop() {
-        seen += 1;
-        if seen > MAX_PROCESSES {
-            break;
-        }
-        if pid != init {
-            total += resident(pid);
-        }
-        // Children belong to the thread that made them.
-        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
-        for task in tasks.flatten() {
-            if let Ok(children) = std::fs::read_to_string(task.path().join("children")) {
-                queue.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
-            }
-        }
-    }
-    total
+/// Whether the kernel tells the children of a process, which the watchdog goes by.
+pub(crate) fn can_be_watched() -> bool {
+    fs::exists("/proc/thread-self/children").unwrap_or(false)
 }
 
-/// Private memory of one process. Pages of shared files cost nothing extra.
+/// All processes of a sandbox but its first, which is ours.
+fn processes(init: i32) -> Vec<i32> {
+    let mut all = vec![init];
+    let mut next = 0;
+    while next < all.len() && all.len() < MAX_PROCESSES {
+        // Children belong to the thread that made them.
+        let tasks = fs::read_dir(proc(all[next], "task")).into_iter().flatten().flatten();
+        for children in tasks.flat_map(|task| fs::read_to_string(task.path().join("children"))) {
+            all.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+        next += 1;
+    }
+    all.split_off(1)
+}
+
+/// Bytes of memory one process sees, those of programs and libraries too.
 fn resident(pid: i32) -> u64 {
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/statm")) else { return 0 };
-    let mut fields = text.split(' ').skip(1).map(|field| field.parse::<u64>().unwrap_or(0));
-    let (resident, shared) = (fields.next().unwrap_or(0), fields.next().unwrap_or(0));
-    resident.saturating_sub(shared) * 4096
+    let Ok(text) = fs::read_to_string(proc(pid, "statm")) else { return 0 };
+    text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * *PAGE
+}
+
+/// A process's share, in bytes, of the memory that is not just a copy of a file on disk.
+fn share(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(proc(pid, "smaps_rollup")).ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    let swapped = field("SwapPss:").unwrap_or(0);
+    Some((field("Pss_Anon:")? + field("Pss_Shmem:")? + swapped) * 1024)
+}
+
+fn proc(pid: i32, file: &str) -> PathBuf {
+    format!("/proc/{pid}/{file}").into()
 }

@@ -2,27 +2,30 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tokio::sync::{oneshot, watch};
 
 use crate::error::{Error, Exit};
-use crate::launcher::NO_USER_NAMESPACE;
 use crate::probe::{self, Report};
 use crate::spec::Spec;
 use crate::wire::{self, Event, Request};
 
-/// Tells the program that it is to be the launcher, and how.
+/// Tells the program that it is to be the launcher.
 pub(crate) const MARKER: &str = "DISPATCH_LAUNCHER";
 
 /// The launcher's socket, in the launcher.
 pub(crate) const CONTROL: i32 = 3;
+
+/// How long a program may take to become the launcher, on a machine that is very busy, in milliseconds.
+const READY_WITHIN: u16 = 30_000;
 
 /// A handle of the launcher process. When the last one is dropped the launcher ends, and every
 /// process it has started with it.
@@ -48,6 +51,15 @@ struct Waiting {
     lost: bool,
 }
 
+impl Waiting {
+    /// Nothing will be heard of this one any more.
+    fn forget(&mut self, id: u64) -> Option<oneshot::Sender<Started>> {
+        self.running.remove(&id);
+        self.limits.remove(&id);
+        self.starting.remove(&id)
+    }
+}
+
 impl Launcher {
     /// Starts the launcher: the same program once more, with [`crate::run_if_launcher`] as the first
     /// thing in its `main`. Blocks for as long as an exec takes; call it before other threads and
@@ -56,12 +68,25 @@ impl Launcher {
     /// # Errors
     /// The program cannot be started again.
     pub fn start() -> Result<Launcher, Error> {
-        let userns = probe::user_namespaces();
+        if std::env::var_os(MARKER).is_some() {
+            // Otherwise a program that forgot to serve would start itself without end.
+            return Err(Error::NoLauncher(io::ErrorKind::Unsupported.into()));
+        }
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(io::Error::from)?;
-        spawn_launcher(&theirs, userns)?;
-        drop(theirs);
+        let mut process = spawn_launcher(theirs).map_err(Error::NoLauncher)?;
+        let userns = match ready(&ours) {
+            Ok(userns) => userns,
+            Err(error) => {
+                let _ = process.kill().and_then(|()| process.wait());
+                return Err(Error::NoLauncher(error));
+            }
+        };
+        // It ends when its socket is closed; somebody has to hear of it then.
+        std::thread::Builder::new()
+            .name("launcher-end".to_owned())
+            .spawn(move || process.wait())?;
         let waiting = Arc::new(Mutex::new(Waiting::default()));
         let socket = ours.try_clone()?;
         let heard = Arc::clone(&waiting);
@@ -109,6 +134,7 @@ impl Launcher {
         let request = Request::Spawn { id, spec: Box::new(spec.clone()) };
         let fds = [&inner_channel, &inner_stdout, &inner_stderr].map(|fd| fd.as_raw_fd());
         wire::send(self.0.socket.as_raw_fd(), &request, &fds).map_err(|error| {
+            lock(&self.0.waiting).forget(id);
             match error.raw_os_error() {
                 Some(libc::EMSGSIZE) => Error::TooLarge(
                     serde_json::to_vec(spec).map(|text| text.len()).unwrap_or_default(),
@@ -142,15 +168,15 @@ impl Launcher {
     }
 }
 
-fn spawn_launcher(theirs: &OwnedFd, userns: bool) -> Result<(), Error> {
-    let fd = theirs.as_raw_fd();
+fn spawn_launcher(theirs: OwnedFd) -> io::Result<std::process::Child> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("dispatch-launcher")
         .env_clear()
-        .env(MARKER, if userns { "always" } else { NO_USER_NAMESPACE })
+        .env(MARKER, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::null());
+    let fd = theirs.as_raw_fd();
     #[expect(unsafe_code, reason = "the one descriptor the launcher inherits")]
     // SAFETY: between fork and exec only dup2 and fcntl are called, which are async-signal-safe.
     unsafe {
@@ -162,10 +188,23 @@ fn spawn_launcher(theirs: &OwnedFd, userns: bool) -> Result<(), Error> {
             crate::sys::place(fd, CONTROL)
         });
     }
-    let mut child = command.spawn()?;
-    // It ends when its socket is closed; somebody has to hear of it then.
-    std::thread::Builder::new().name("launcher-end".to_owned()).spawn(move || child.wait())?;
-    Ok(())
+    // Our copy of its end goes, so that we hear when it has none any more.
+    let spawned = command.spawn();
+    drop(theirs);
+    spawned
+}
+
+/// Waits until the launcher serves; says whether it makes user namespaces.
+fn ready(socket: &OwnedFd) -> io::Result<bool> {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut fds, PollTimeout::from(READY_WITHIN))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    match wire::receive::<Event>(socket)? {
+        Some((Event::Ready { user_namespaces }, _)) => Ok(user_namespaces),
+        Some(_) => Err(io::ErrorKind::InvalidData.into()),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 impl Drop for Inner {
@@ -184,15 +223,14 @@ fn listen(socket: &OwnedFd, waiting: &Mutex<Waiting>) {
     while let Ok(Some((event, _))) = wire::receive::<Event>(socket) {
         let mut waiting = lock(waiting);
         match event {
+            Event::Ready { .. } => {}
             Event::Spawned { id, pid } => {
                 if let Some(starting) = waiting.starting.remove(&id) {
                     let _ = starting.send(Ok(pid));
                 }
             }
             Event::Failed { id, step, errno } => {
-                waiting.running.remove(&id);
-                waiting.limits.remove(&id);
-                if let Some(starting) = waiting.starting.remove(&id) {
+                if let Some(starting) = waiting.forget(id) {
                     let _ = starting.send(Err((step, errno)));
                 }
             }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Error, Exit};
+use crate::memory;
 use crate::owner::Launcher;
 use crate::spec::{Network, Spec};
 
@@ -56,23 +57,66 @@ impl fmt::Display for Report {
     }
 }
 
-/// Whether sandboxes get user namespaces: always, unless they are switched off and we are root and
-/// can do without.
-pub(crate) fn user_namespaces() -> bool {
-    let allowed =
-        |path: &str| std::fs::read_to_string(path).map_or(true, |text| text.trim() != "0");
-    let on = allowed("/proc/sys/user/max_user_namespaces");
-    on || !nix::unistd::geteuid().is_root()
+pub(crate) async fn probe(launcher: &Launcher, userns: bool) -> Report {
+    let proc = match try_one(launcher).await {
+        Ok(proc) => proc,
+        Err(error) => return nothing(&error),
+    };
+    let root = nix::unistd::geteuid().is_root();
+    let watched = memory::can_be_watched();
+    let layer = |name, active, yes: &str, no: &str| {
+        let detail = if active { yes } else { no }.to_owned();
+        Layer { name, active, detail }
+    };
+    let layers = vec![
+        layer(
+            "user namespace",
+            userns,
+            "even root inside would be nobody outside",
+            "refused by this machine; sandboxes are made by root without one",
+        ),
+        layer(
+            "own users",
+            root,
+            "every function runs as a user of its own that owns nothing outside",
+            "functions run as this user; namespaces keep them apart",
+        ),
+        layer("mount namespace", true, "a root of its own, read-only but for /tmp", ""),
+        layer("process namespace", true, "sees and signals its own processes only", ""),
+        layer(
+            "private /proc",
+            proc,
+            "processes see only each other there",
+            "none: this machine allows no new /proc; some programs miss it",
+        ),
+        layer("network namespace", true, "loopback only, unless egress is full", ""),
+        layer("capabilities", true, "all dropped, and no new privileges by exec", ""),
+        layer(
+            "memory limit",
+            watched,
+            "a watchdog over the memory of all processes of a sandbox",
+            "for each process only: this kernel does not list the children of a process",
+        ),
+        layer("limits", true, "processes, open files, file sizes, size of /tmp", ""),
+        layer("system calls", false, "", "not filtered"),
+    ];
+    let advice = [
+        (!root).then_some("run the server as root to give every function a user of its own"),
+        (root && !userns).then_some("allow user namespaces: see sysctl user.max_user_namespaces"),
+        (!watched).then_some("use a kernel with CONFIG_PROC_CHILDREN to limit memory as a whole"),
+    ];
+    let advice = advice.into_iter().flatten().map(str::to_owned).collect();
+    Report { tier: if root { Tier::A } else { Tier::B }, layers, advice }
 }
 
-pub(crate) async fn probe(launcher: &Launcher, userns: bool) -> Report {
-    let root = nix::unistd::geteuid().is_root();
-    let spec = |network| Spec {
+/// Makes one sandbox; says whether there is a `/proc` in it.
+async fn try_one(launcher: &Launcher) -> Result<bool, Error> {
+    let spec = Spec {
         argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), "test -d /proc/self".to_owned()],
         env: Vec::new(),
         cwd: PathBuf::from("/"),
         binds: Vec::new(),
-        network,
+        network: Network::None,
         tmp_bytes: 1 << 20,
         tmp_inodes: 16,
         memory_bytes: 0,
@@ -81,36 +125,12 @@ pub(crate) async fn probe(launcher: &Launcher, userns: bool) -> Report {
         file_bytes: 0,
         host_uid: 200_000,
     };
-    let layer = |name, active, detail: &str| Layer { name, active, detail: detail.to_owned() };
-    let mut child = match launcher.spawn(&spec(Network::None)).await {
-        Ok(child) => child,
-        Err(error) => return nothing(&error),
-    };
-    let proc = child.wait().await == crate::Exit::Code(0);
-    let tier = if root { Tier::A } else { Tier::B };
-    let users = if root {
-        "every function runs as a user of its own that owns nothing outside"
-    } else {
-        "functions run as this user; namespaces keep them apart"
-    };
-    let layers = vec![
-        layer("user namespace", userns, "root inside is nobody outside"),
-        layer("own users", root, users),
-        layer("mount namespace", true, "a root of its own, read-only but for /tmp"),
-        layer("process namespace", true, "sees and signals its own processes only"),
-        layer("private /proc", proc, "processes see only each other there"),
-        layer("network namespace", true, "loopback only, unless egress is full"),
-        layer("capabilities", true, "all dropped, and no new privileges by exec"),
-        layer("memory limit", true, "a watchdog over the memory of all processes of a sandbox"),
-        layer("limits", true, "processes, open files, file sizes, size of /tmp"),
-        layer("system calls", false, "not filtered"),
-    ];
-    let advice = if root {
-        Vec::new()
-    } else {
-        vec!["run the server as root to give every function a user of its own".to_owned()]
-    };
-    Report { tier, layers, advice }
+    match launcher.spawn(&spec).await {
+        Ok(mut child) => Ok(child.wait().await == Exit::Code(0)),
+        // The sandbox was there; only the shell was not.
+        Err(Error::Setup { step, .. }) if step == "exec" => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn nothing(error: &Error) -> Report {

@@ -1,28 +1,29 @@
-//! What the first process of a sandbox does before anything of a tenant runs: one ordered list of
-//! steps, each of which must succeed.
+//! The view of the machine that a sandbox has: one ordered list of steps, done by its first process
+//! before anything of a tenant runs.
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::symlink;
+use std::path::{Component, Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 
+use crate::mounts::Tree;
 use crate::spec::{Bind, Network, Spec};
 use crate::sys;
 
-/// Where the new root is put together. It exists everywhere, and nothing below it is needed any
-/// more: all sources are opened before.
+/// Where the new root is mounted before it becomes the root. It exists everywhere, and may hide what
+/// is below it: all sources are opened before.
 const STAGE: &str = "/tmp";
+
+/// Directories of the base view. On most machines all but the first are links into it.
+const SYSTEM: &[&str] = &["usr", "bin", "sbin", "lib", "lib32", "lib64"];
 
 /// Files and directories of `/etc` that programs need and that say nothing about the host's users.
 const ETC: &[&str] = &[
     "alternatives",
     "ca-certificates",
     "crypto-policies",
-    "java-11-openjdk",
-    "java-17-openjdk",
-    "java-21-openjdk",
     "ld.so.cache",
     "ld.so.conf",
     "ld.so.conf.d",
@@ -44,7 +45,8 @@ pub(crate) struct Failure {
     pub error: io::Error,
 }
 
-trait Step<T> {
+pub(crate) trait Step<T> {
+    /// Names what was tried.
     fn step(self, name: impl Into<String>) -> Result<T, Failure>;
 }
 
@@ -54,33 +56,30 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     }
 }
 
-/// Builds the view of the machine that the sandbox has, and enters it.
-pub(crate) fn enter(spec: &Spec) -> Result<(), Failure> {
+/// Builds the view of the machine that the sandbox has, and enters it. `id` is who the function is,
+/// inside.
+pub(crate) fn enter(spec: &Spec, id: u32) -> Result<(), Failure> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("private mounts")?;
     let trees = open(spec)?;
+    let links = links();
     tmpfs(STAGE, "size=1m,nr_inodes=4k,mode=755").step("root")?;
     std::env::set_current_dir(STAGE).step("root")?;
-    links().step("root")?;
-    etc(spec.network).step("etc")?;
-    for dir in ["dev", "dev/shm", "proc", "tmp"] {
-        fs::create_dir_all(dir).step("root")?;
-    }
-    tmpfs("dev/shm", "size=16m,nr_inodes=256,mode=1777").step("shared memory")?;
-    let size = format!("size={},nr_inodes={},mode=1777", spec.tmp_bytes, spec.tmp_inodes.max(2));
-    tmpfs("tmp", &size).step("tmp")?;
-    for (target, tree) in trees {
-        let name = format!("bind {}", target.display());
-        attach(&target, &tree).step(name)?;
-    }
-    for (link, target) in
-        [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
-    {
-        std::os::unix::fs::symlink(target, format!("dev/{link}")).step("devices")?;
-    }
-    proc();
+    // From here on every path, and every link a bind brings along, stays inside the new root. The old
+    // one is still attached: without a whole /proc in sight the kernel allows no new one.
     sys::pivot_here().step("root")?;
-    sys::seal_root().step("root")?;
+    skeleton(spec.network, id, &links).step("root")?;
+    tmpfs("/dev/shm", "size=16m,nr_inodes=256,mode=1777").step("shared memory")?;
+    // Zero would mean no limit.
+    let (bytes, files) = (spec.tmp_bytes.max(4096), spec.tmp_inodes.max(2));
+    tmpfs("/tmp", &format!("size={bytes},nr_inodes={files},mode=1777")).step("tmp")?;
+    proc();
+    for (target, tree) in trees {
+        tree.attach(&target).step(format!("bind at {}", target.display()))?;
+    }
+    sys::leave_old_root().step("root")?;
+    let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_RDONLY;
+    mount(none, "/", none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | sealed, none).step("root")?;
     nix::unistd::sethostname("function").step("host name")?;
     if spec.network == Network::None {
         sys::loopback_up().step("loopback")?;
@@ -88,64 +87,52 @@ pub(crate) fn enter(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-struct Tree {
-    fd: OwnedFd,
-    directory: bool,
-}
-
-/// Opens everything that will be visible, while the host's tree is still there.
+/// Opens everything that will be visible, while the host's tree is still there. In the order in which
+/// it is attached.
 fn open(spec: &Spec) -> Result<Vec<(PathBuf, Tree)>, Failure> {
     let mut trees = Vec::new();
     let read_only = sys::RDONLY | sys::NOSUID | sys::NODEV;
     let mut add = |source: &Path, target: &Path, attributes| -> Result<(), Failure> {
-        let name = format!("bind {}", source.display());
-        let directory = fs::metadata(source).step(&*name)?.is_dir();
-        let fd = sys::open_tree(source, attributes).step(name)?;
-        trees.push((target.to_owned(), Tree { fd, directory }));
+        let tree = Tree::open(source, attributes).step(format!("bind {}", source.display()))?;
+        trees.push((target.to_owned(), tree));
         Ok(())
     };
-    for name in ["usr", "bin", "sbin", "lib", "lib32", "lib64"] {
+    for name in SYSTEM {
         let path = Path::new("/").join(name);
         if fs::symlink_metadata(&path).is_ok_and(|data| data.is_dir()) {
-            add(&path, Path::new(name), read_only)?;
+            add(&path, &path, read_only)?;
         }
     }
     let network = if spec.network == Network::Host { ETC_NETWORK } else { &[] };
-    for name in ETC.iter().chain(network) {
+    let etc = Path::new("/etc");
+    for path in ETC.iter().chain(network).map(|name| etc.join(name)).chain(java(etc)) {
         // What is not there, or is a link to nowhere, is not needed.
-        if let Ok(source) = fs::canonicalize(Path::new("/etc").join(name)) {
-            add(&source, &Path::new("etc").join(name), read_only)?;
+        if let Ok(source) = fs::canonicalize(&path) {
+            add(&source, &path, read_only)?;
         }
     }
-    for name in DEVICES {
-        add(&Path::new("/dev").join(name), &Path::new("dev").join(name), sys::NOSUID)?;
+    for path in DEVICES.iter().map(|name| Path::new("/dev").join(name)) {
+        add(&path, &path, sys::NOSUID)?;
     }
     for Bind { source, target, writable } in &spec.binds {
-        let relative = target.strip_prefix("/").ok().filter(|target| {
-            target.components().all(|part| matches!(part, std::path::Component::Normal(_)))
-        });
-        let Some(relative) = relative else {
+        let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+        if !target.is_absolute() || target == Path::new("/") || !target.components().all(plain) {
             let error = io::Error::from_raw_os_error(libc::EINVAL);
-            return Err(Failure { step: format!("bind at {}", target.display()), error });
-        };
+            return Err(error).step(format!("bind at {}", target.display()));
+        }
         let attributes = if *writable { sys::NOSUID | sys::NODEV } else { read_only };
-        add(source, relative, attributes)?;
+        add(source, target, attributes)?;
     }
     Ok(trees)
 }
 
-fn attach(target: &Path, tree: &Tree) -> io::Result<()> {
-    if tree.directory {
-        fs::create_dir_all(target)?;
-    } else {
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        if !target.exists() {
-            fs::write(target, "")?;
-        }
-    }
-    sys::move_mount(&tree.fd, target)
+/// The configuration of every Java there is, such as `/etc/java-17-openjdk`.
+fn java(etc: &Path) -> Vec<PathBuf> {
+    let names = fs::read_dir(etc).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let java = names.filter(|name| {
+        name.to_str().is_some_and(|name| name.starts_with("java-") && name.ends_with("-openjdk"))
+    });
+    java.map(|name| etc.join(name)).collect()
 }
 
 fn tmpfs(target: &str, options: &str) -> nix::Result<()> {
@@ -153,23 +140,29 @@ fn tmpfs(target: &str, options: &str) -> nix::Result<()> {
     mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some(options))
 }
 
-/// `/bin` and its like are links into `/usr` on most machines.
-fn links() -> io::Result<()> {
-    for name in ["bin", "sbin", "lib", "lib32", "lib64"] {
-        let path = Path::new("/").join(name);
-        if let Ok(target) = fs::read_link(&path) {
-            std::os::unix::fs::symlink(target, name)?;
-        }
-    }
-    Ok(())
+/// Which of the base view are links, and where to.
+fn links() -> Vec<(PathBuf, PathBuf)> {
+    let paths = SYSTEM.iter().map(|name| Path::new("/").join(name));
+    paths.filter_map(|path| fs::read_link(&path).ok().map(|target| (path, target))).collect()
 }
 
-fn etc(network: Network) -> io::Result<()> {
-    fs::create_dir_all("etc")?;
-    fs::write("etc/passwd", "function:x:1000:1000::/tmp:/bin/false\n")?;
-    fs::write("etc/group", "function:x:1000:\n")?;
+/// Directories, links and files that are there in every sandbox.
+fn skeleton(network: Network, id: u32, links: &[(PathBuf, PathBuf)]) -> io::Result<()> {
+    for (path, target) in links {
+        symlink(target, path)?;
+    }
+    for dir in ["/dev/shm", "/etc", "/proc", "/tmp"] {
+        fs::create_dir_all(dir)?;
+    }
+    for (link, target) in
+        [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
+    {
+        symlink(target, Path::new("/dev").join(link))?;
+    }
+    fs::write("/etc/passwd", format!("function:x:{id}:{id}::/tmp:/bin/false\n"))?;
+    fs::write("/etc/group", format!("function:x:{id}:\n"))?;
     if network == Network::None {
-        fs::write("etc/hosts", "127.0.0.1 localhost function\n::1 localhost\n")?;
+        fs::write("/etc/hosts", "127.0.0.1 localhost function\n::1 localhost\n")?;
     }
     Ok(())
 }
@@ -179,7 +172,7 @@ fn etc(network: Network) -> io::Result<()> {
 fn proc() {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     for options in [Some("hidepid=invisible,subset=pid"), None] {
-        if mount(Some("proc"), "proc", Some("proc"), flags, options).is_ok() {
+        if mount(Some("proc"), "/proc", Some("proc"), flags, options).is_ok() {
             return;
         }
     }

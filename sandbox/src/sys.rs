@@ -22,7 +22,7 @@ pub(crate) fn c_string(path: &Path) -> io::Result<CString> {
 pub(crate) fn fork_into(namespaces: libc::c_int) -> io::Result<libc::pid_t> {
     let flags = libc::c_long::from(namespaces | libc::SIGCHLD);
     // SAFETY: without CLONE_VM and a stack of its own, clone is fork; this process has one thread.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) };
     check(pid).map(|pid| pid as libc::pid_t)
 }
 
@@ -53,11 +53,6 @@ pub(crate) fn open_tree(source: &Path, attributes: u64) -> io::Result<OwnedFd> {
     let tree = unsafe { OwnedFd::from_raw_fd(check(fd)? as RawFd) };
     set_attributes(tree.as_raw_fd(), c"", libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, attributes)?;
     Ok(tree)
-}
-
-/// Makes the mount at `/` read-only.
-pub(crate) fn seal_root() -> io::Result<()> {
-    set_attributes(libc::AT_FDCWD, c"/", 0, RDONLY)
 }
 
 fn set_attributes(
@@ -98,10 +93,15 @@ pub(crate) fn move_mount(tree: &OwnedFd, target: &Path) -> io::Result<()> {
     check(done).map(|_| ())
 }
 
-/// Makes the working directory the root and detaches the old one.
+/// Makes the working directory, a mount, the root. The old root stays attached, out of reach of
+/// ordinary paths, until [`leave_old_root`].
 pub(crate) fn pivot_here() -> io::Result<()> {
     // SAFETY: constant strings.
-    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) }).map(|_| ())
+}
+
+/// Detaches the root that [`pivot_here`] left, with everything mounted in it.
+pub(crate) fn leave_old_root() -> io::Result<()> {
     // SAFETY: constant string.
     check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into())?;
     std::env::set_current_dir("/")
@@ -148,27 +148,36 @@ pub(crate) fn drop_capabilities() -> io::Result<()> {
     check(done).map(|_| ())
 }
 
-/// Dies when the parent does, and never gains rights by executing a file.
-pub(crate) fn die_with_parent_without_new_privileges() -> io::Result<()> {
-    // SAFETY: plain calls.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }.into())?;
+/// Never gains rights by executing a file; nor does any child.
+pub(crate) fn no_new_privileges() -> io::Result<()> {
     // SAFETY: plain call.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into()).map(|_| ())
 }
 
-/// Dies when the parent does.
-pub(crate) fn die_with_parent() {
+/// Dies when the parent does. A change of user undoes it.
+pub(crate) fn die_with_parent() -> io::Result<()> {
     // SAFETY: plain call.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }.into()).map(|_| ())
+}
+
+/// What the process is called in `ps` and `top`.
+pub(crate) fn name(name: &std::ffi::CStr) {
+    // SAFETY: the string outlives the call.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+}
+
+/// Leaves the keys of whoever started us behind. Without the kernel's keys there are none to leave.
+pub(crate) fn new_session_keyring() {
+    let join_session_keyring: libc::c_long = 1;
+    // SAFETY: plain call; the null asks for a keyring without a name.
+    unsafe { libc::syscall(libc::SYS_keyctl, join_session_keyring, 0usize) };
 }
 
 /// Becomes a user and a group, without further groups.
-pub(crate) fn become_user(id: u32, groups: bool) -> io::Result<()> {
-    if groups {
-        // SAFETY: an empty list.
-        check(unsafe { libc::setgroups(0, std::ptr::null()) }.into())?;
-    }
-    // SAFETY: plain calls.
+pub(crate) fn become_user(id: u32) -> io::Result<()> {
+    // SAFETY: an empty list.
+    check(unsafe { libc::setgroups(0, std::ptr::null()) }.into())?;
+    // SAFETY: plain call.
     check(unsafe { libc::setresgid(id, id, id) }.into())?;
     // SAFETY: plain call.
     check(unsafe { libc::setresuid(id, id, id) }.into()).map(|_| ())
@@ -195,9 +204,7 @@ pub(crate) fn out_of_the_way(fd: RawFd) -> io::Result<RawFd> {
 
 /// Closes, or marks to be closed by exec, all descriptors from `first` on.
 pub(crate) fn close_from(first: u32, on_exec: bool) {
-    let flags = if on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
-    // SAFETY: plain call; descriptors that are closed are not used afterwards.
-    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+    close_range(first, u32::MAX, on_exec);
 }
 
 /// Closes everything from 3 on but these.
@@ -207,12 +214,53 @@ pub(crate) fn close_all_but(keep: &[RawFd]) {
     let mut first = 3;
     for fd in keep.into_iter().filter(|fd| *fd >= 3) {
         if fd > first {
-            // SAFETY: plain call; these descriptors are not used afterwards.
-            unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+            close_range(first, fd - 1, false);
         }
         first = fd + 1;
     }
     close_from(first, false);
+}
+
+fn close_range(first: u32, last: u32, on_exec: bool) {
+    let flags = if on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: plain call; descriptors that are closed are not used afterwards.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } < 0 {
+        close_each(first, last, on_exec);
+    }
+}
+
+/// The same for kernels before 5.11.
+fn close_each(first: u32, last: u32, on_exec: bool) {
+    // SAFETY: plain call.
+    let most = u32::try_from(unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }).unwrap_or(1 << 16);
+    for fd in first..=last.min(most) {
+        let fd = fd as RawFd;
+        // SAFETY: plain calls; one that is not open is no harm, one that is closed is not used again.
+        unsafe {
+            if on_exec {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            } else {
+                libc::close(fd);
+            }
+        }
+    }
+}
+
+/// Whether a descriptor is a socket of the kind the launcher is spoken to with.
+pub(crate) fn is_seqpacket(fd: RawFd) -> bool {
+    let mut kind: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: value and length outlive the call and belong together.
+    let asked = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_TYPE,
+            (&raw mut kind).cast(),
+            &raw mut length,
+        )
+    };
+    asked == 0 && kind == libc::SOCK_SEQPACKET
 }
 
 /// Keeps other processes of the same user from tracing this one or reading its memory.
@@ -223,9 +271,13 @@ pub(crate) fn undumpable() -> io::Result<()> {
 
 /// Default actions for all signals and an empty mask, as a fresh program expects.
 pub(crate) fn reset_signals() {
+    // The kernel's structure, in which zero means the default; glibc would leave out two signals.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: the default action needs no handler.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the structure is large enough on every machine, its set has 8 bytes.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0usize, 8usize);
+        }
     }
     // SAFETY: all-zero is a valid, empty set; sigemptyset makes sure of it.
     unsafe {
@@ -265,4 +317,25 @@ pub(crate) fn reap(wait: bool) -> io::Result<Option<(libc::pid_t, i32)>> {
     // SAFETY: the status outlives the call.
     let pid = check(unsafe { libc::waitpid(-1, &raw mut status, flags) }.into())?;
     Ok((pid > 0).then_some((pid as libc::pid_t, status)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn older_kernels_close_descriptors_too() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        // SAFETY: plain calls; the numbers are nobody else's.
+        let (fd, flags) = unsafe {
+            let fd = libc::fcntl(file.as_raw_fd(), libc::F_DUPFD, 700);
+            close_each(fd as u32, fd as u32, true);
+            (fd, libc::fcntl(fd, libc::F_GETFD))
+        };
+        assert_eq!(flags, libc::FD_CLOEXEC);
+        close_each(fd as u32, fd as u32, false);
+        // SAFETY: plain call.
+        assert_eq!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, -1);
+    }
 }

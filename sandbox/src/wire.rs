@@ -1,8 +1,10 @@
 //! Messages between the owner and the launcher: one JSON document a datagram, with descriptors.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::spec::Spec;
 
 /// Bytes of one message.
-pub const MAX_MESSAGE: usize = 128 << 10;
+pub const MAX_MESSAGE: usize = 1 << 20;
+/// Bytes of one that goes as it is; a longer one goes in a file, as the last descriptor.
+const MAX_INLINE: usize = 32 << 10;
+/// What is sent in place of one that goes in a file.
+const IN_FILE: &[u8] = b"file";
 
 /// From the owner.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,6 +30,8 @@ pub(crate) enum Request {
 /// From the launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Event {
+    /// The launcher serves; sandboxes get user namespaces or do without.
+    Ready { user_namespaces: bool },
     /// The process runs; `pid` is its sandbox's init, seen from outside.
     Spawned { id: u64, pid: i32 },
     /// It could not be started.
@@ -32,12 +40,21 @@ pub(crate) enum Event {
     Exited { id: u64, status: i32, out_of_memory: bool },
 }
 
+/// Sends a message with descriptors, of which there are at most three.
 pub(crate) fn send<T: Serialize>(socket: RawFd, message: &T, fds: &[RawFd]) -> io::Result<()> {
-    let text = serde_json::to_vec(message)?;
+    let mut text = serde_json::to_vec(message)?;
     if text.len() > MAX_MESSAGE {
         return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
     }
-    let rights = [ControlMessage::ScmRights(fds)];
+    let mut fds = fds.to_vec();
+    let mut file = None;
+    if text.len() > MAX_INLINE {
+        let mut memory = File::from(memfd_create(c"message", MFdFlags::MFD_CLOEXEC)?);
+        memory.write_all(&text)?;
+        fds.push(file.insert(memory).as_raw_fd());
+        text = IN_FILE.to_vec();
+    }
+    let rights = [ControlMessage::ScmRights(&fds)];
     let rights = if fds.is_empty() { &[][..] } else { &rights[..] };
     let sent =
         sendmsg::<UnixAddr>(socket, &[IoSlice::new(&text)], rights, MsgFlags::MSG_NOSIGNAL, None);
@@ -48,8 +65,8 @@ pub(crate) fn send<T: Serialize>(socket: RawFd, message: &T, fds: &[RawFd]) -> i
 pub(crate) fn receive<T: DeserializeOwned>(
     socket: &OwnedFd,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut text = vec![0; MAX_MESSAGE];
-    let mut space = nix::cmsg_space!([RawFd; 3]);
+    let mut text = vec![0; MAX_INLINE];
+    let mut space = nix::cmsg_space!([RawFd; 4]);
     let mut fds = Vec::new();
     let length = {
         let mut parts = [IoSliceMut::new(&mut text)];
@@ -72,5 +89,13 @@ pub(crate) fn receive<T: DeserializeOwned>(
     if length == 0 {
         return Ok(None);
     }
-    Ok(Some((serde_json::from_slice(&text[..length])?, fds)))
+    text.truncate(length);
+    if text == IN_FILE {
+        let mut file = File::from(fds.pop().ok_or(io::ErrorKind::InvalidData)?);
+        // Its position came along with it.
+        file.seek(SeekFrom::Start(0))?;
+        text.clear();
+        file.take(MAX_MESSAGE as u64).read_to_end(&mut text)?;
+    }
+    Ok(Some((serde_json::from_slice(&text)?, fds)))
 }

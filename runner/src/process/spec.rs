@@ -56,7 +56,7 @@ pub fn plan(shared: &Shared, revision: &Revision, host_uid: u32) -> Result<Plan,
     }
 
     let settings = &revision.settings;
-    // Files in /tmp count as memory, so they must not be able to use all of it.
+    // Files in /tmp take memory too, so they must not be able to take all of it.
     let tmp_bytes = match settings.memory_bytes {
         0 => TMP_BYTES,
         limit => TMP_BYTES.min(limit / 2),

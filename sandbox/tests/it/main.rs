@@ -1,6 +1,9 @@
 //! Real sandboxes around real programs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod again;
 mod ends;
+mod limits;
+mod owners;
 mod support;
 mod view;

@@ -81,3 +81,26 @@ pub async fn refused(launcher: &Launcher, spec: &Spec) -> String {
         Ok(_) => panic!("it was started"),
     }
 }
+
+/// Whether a process runs. One that is dead but not yet reaped does not.
+pub fn alive(pid: u32) -> bool {
+    stat(pid).is_some_and(|fields| !fields.starts_with(['Z', 'X']))
+}
+
+pub fn parent(pid: u32) -> Option<u32> {
+    stat(pid)?.split(' ').nth(1)?.parse().ok()
+}
+
+/// What the kernel says of a process, from its state on.
+fn stat(pid: u32) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(") ").map(|(_, fields)| fields.to_owned())
+}
+
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(std::time::Instant::now() < end, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
