@@ -136,3 +136,18 @@ fn base64(bytes: &[u8]) -> String {
     }
     text
 }
+
+#[test]
+fn a_language_is_a_folder() {
+    let languages = crate::support::root().join("examples/languages");
+    let s = Server::with(&["--languages-dir", languages.to_str().unwrap()]);
+    s.dispatch(&["create", "base-image", "template-base", "template"]).ok();
+    s.dispatch(&["create", "image", "template", "template-base"]).ok();
+    s.ready("image", "template");
+    let text = s.file("greeting.txt", "Hello, $name\n");
+    s.dispatch(&["create", "function", "--image", "template", "greeting", &text]).ok();
+    assert_eq!(s.ready("function", "greeting")["status"], "READY");
+    assert_eq!(s.run("greeting", r#"{"name":"Jon"}"#)["output"], "Hello, Jon\n");
+    let run = s.run("greeting", "{}");
+    assert_eq!(run["error"]["type"], "InputError", "{run}");
+}
