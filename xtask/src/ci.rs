@@ -6,6 +6,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
+mod summary;
+
+use summary::Summary;
+
 fn cargo(root: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root);
@@ -29,6 +33,9 @@ fn step(root: &Path, what: &str, args: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Runs everything; the last line says how many tests passed, failed and were skipped.
+///
+/// # Errors
+/// The first step that failed, or the number of tests that did.
 pub fn run(root: &Path) -> anyhow::Result<()> {
     step(root, "format", &["fmt", "--all", "--check"])?;
     println!("== layout");
@@ -48,8 +55,11 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
     step(root, "lints", &lints)?;
     let light = ["clippy", "-p", "dispatch", "--no-default-features", "--", "-D", "warnings"];
     step(root, "lints of the client alone", &light)?;
-    step(root, "build", &["build", "--workspace", "--all-features"])?;
-    let summary = tests(root)?;
+    let most = ["--workspace", "--exclude", "dispatch-tests", "--all-features"];
+    let mut summary = tests(root, "tests", &most)?;
+    // The tests above turn on what only tests need. The stories are told on the program as it is.
+    step(root, "build", &["build", "-p", "dispatch"])?;
+    summary += tests(root, "stories", &["-p", "dispatch-tests"])?;
     println!("{summary}");
     if summary.failed > 0 {
         bail!("{} tests failed", summary.failed);
@@ -57,77 +67,36 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How a run of the tests ended.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
-}
-
-impl std::fmt::Display for Summary {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
-    }
-}
-
-fn tests(root: &Path) -> anyhow::Result<Summary> {
-    println!("== tests");
-    let args = ["nextest", "run", "--workspace", "--all-features", "--color", "never"];
+fn tests(root: &Path, what: &str, packages: &[&str]) -> anyhow::Result<Summary> {
+    println!("== {what}");
+    let mut args = vec!["nextest", "run", "--color", "never", "--no-fail-fast"];
+    args.extend(packages);
     let mut child = cargo(root, &args)
         .env("INSTA_UPDATE", "no")
         .env("RUST_BACKTRACE", "0")
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot run cargo nextest")?;
-    let mut summary = None;
-    let mut skipped = 0;
+    let mut counted = None;
     if let Some(stderr) = child.stderr.take() {
-        for line in BufReader::new(stderr).lines() {
-            let line = line?;
+        for line in BufReader::new(stderr).split(b'\n') {
+            let line = String::from_utf8_lossy(&line?).into_owned();
             eprintln!("{line}");
-            summary = parse(&line).or(summary);
-            skipped += u64::from(line.trim_start().starts_with("skipped: "));
+            counted = Summary::of_nextest(&line).or(counted);
         }
     }
     let status = child.wait()?;
-    let Some(mut summary) = summary else {
+    let Some(mut summary) = counted else {
         bail!("cargo nextest ended without a summary: the tests were not built or not run");
     };
-    summary.skipped += skipped;
     if !status.success() && summary.failed == 0 {
         summary.failed = 1;
     }
+    let report = root.join("target/nextest/default/junit.xml");
+    let report = std::fs::read_to_string(&report)
+        .with_context(|| format!("cannot read {}", report.display()))?;
+    for reason in summary.skip(&report) {
+        println!("skipped: {reason}");
+    }
     Ok(summary)
-}
-
-/// Reads nextest's line: `Summary [ 1.2s] 9 tests run: 8 passed (1 slow), 1 failed, 2 skipped`.
-fn parse(line: &str) -> Option<Summary> {
-    let counts = line.trim_start().strip_prefix("Summary [")?.split_once("run:")?.1;
-    let mut summary = Summary::default();
-    for part in counts.split(',') {
-        let mut words = part.split_whitespace();
-        let (Some(number), Some(word)) = (words.next(), words.next()) else { continue };
-        let number = number.parse().ok()?;
-        match word {
-            "passed" => summary.passed = number,
-            "skipped" => summary.skipped = number,
-            // Failed, timed out, or ended without being run to the end.
-            _ => summary.failed += number,
-        }
-    }
-    Some(summary)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_summary_of_nextest_is_read() {
-        let line = "     Summary [   3.456s] 12 tests run: 10 passed (1 slow), 1 failed, 1 timed out, 2 skipped";
-        let wanted = Summary { passed: 10, failed: 2, skipped: 2 };
-        assert_eq!(parse(line), Some(wanted));
-        assert_eq!(parse("        PASS [   0.053s] x"), None);
-    }
 }

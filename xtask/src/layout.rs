@@ -1,4 +1,9 @@
-//! `cargo xtask check-layout`: rules about where code may live.
+//! `cargo xtask check-layout`: rules about where things may stand.
+
+mod docs;
+mod source;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
@@ -44,29 +49,30 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bench", &[]),
     ("xtask", &[]),
 ];
-/// Rooms whose code may start processes: tools and tests besides the sandbox itself.
-const STARTERS: &[&str] = &["sandbox/", "xtask/", "bench/", "tests/", "cli/src/commands/edit.rs"];
-/// Lines of a file.
-const MOST_LINES: usize = 600;
-const MANY_LINES: usize = 400;
 /// Packages of the whole build; a dependency is cheap to add and dear to keep.
 const MOST_PACKAGES: usize = 430;
 
 /// Checks the tree at `root`.
+///
+/// # Errors
+/// How many rules are broken; each of them is printed.
 pub fn run(root: &Path) -> anyhow::Result<()> {
     let mut wrong = top(root)?;
     wrong.extend(rooms(root)?);
     wrong.extend(packages(root)?);
-    for (room, _) in ROOMS {
-        for path in sources(&root.join(room))? {
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-            let lines = text.lines().count();
-            if lines > MANY_LINES && lines <= MOST_LINES {
-                println!("note: {name} has {lines} lines: is it about one thing?");
-            }
-            wrong.extend(file(&name, &text));
+    for path in files(root)? {
+        let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+        let Some(kind) = path.extension().and_then(|kind| kind.to_str()) else { continue };
+        if source::CODE.contains(&kind) {
+            wrong.extend(source::check(&name, &read(&path)?));
+        }
+        if kind == "rs" {
+            let text = read(&path)?;
+            wrong.extend(docs::error_pages(root, &name, &text));
+            wrong.extend(docs::settings(root, &name, &text));
+        }
+        if kind == "md" {
+            wrong.extend(docs::links(root, &name, &read(&path)?));
         }
     }
     if wrong.is_empty() {
@@ -76,6 +82,10 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
         eprintln!("{line}");
     }
     bail!("{} rules of the layout are broken", wrong.len())
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn top(root: &Path) -> anyhow::Result<Vec<String>> {
@@ -89,25 +99,35 @@ fn top(root: &Path) -> anyhow::Result<Vec<String>> {
     Ok(wrong)
 }
 
+/// Who uses whom, and that all have the common lints. Tests may use what they want.
 fn rooms(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut wrong = Vec::new();
     for (room, may) in ROOMS {
-        let text = std::fs::read_to_string(root.join(room).join("Cargo.toml"))
-            .with_context(|| format!("the room {room} has no Cargo.toml"))?;
-        let uses = text.split("[dev-dependencies]").next().unwrap_or_default();
-        for line in uses.lines().filter(|line| line.starts_with("dispatch-")) {
-            let used = line.split(['.', ' ', '=']).next().unwrap_or_default();
-            if !may.contains(&used) {
-                wrong.push(format!("{room} uses {used}, which it may not"));
+        let text = read(&root.join(room).join("Cargo.toml"))?;
+        let manifest: toml::Table =
+            toml::from_str(&text).with_context(|| format!("{room}/Cargo.toml is not valid"))?;
+        for table in ["dependencies", "build-dependencies"] {
+            let uses = manifest.get(table).and_then(toml::Value::as_table);
+            for used in uses.into_iter().flat_map(toml::Table::keys) {
+                if used.starts_with("dispatch-") && !may.contains(&used.as_str()) {
+                    wrong.push(format!("{room} uses {used}, which it may not"));
+                }
             }
+        }
+        if manifest.contains_key("target") {
+            wrong.push(format!("{room}: dependencies of one platform are not looked through here"));
+        }
+        let common = manifest.get("lints").and_then(|lints| lints.get("workspace"));
+        // The sandbox has its own, since it is where unsafe code is allowed.
+        if common != Some(&toml::Value::Boolean(true)) && *room != "sandbox" {
+            wrong.push(format!("{room}/Cargo.toml: `[lints] workspace = true` is missing"));
         }
     }
     Ok(wrong)
 }
 
 fn packages(root: &Path) -> anyhow::Result<Vec<String>> {
-    let lock = std::fs::read_to_string(root.join("Cargo.lock"))?;
-    let count = lock.matches("[[package]]").count();
+    let count = read(&root.join("Cargo.lock"))?.matches("[[package]]").count();
     if count <= MOST_PACKAGES {
         return Ok(Vec::new());
     }
@@ -117,89 +137,26 @@ fn packages(root: &Path) -> anyhow::Result<Vec<String>> {
     )])
 }
 
-fn sources(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// All files but those of tools: what begins with a dot, and what is built or installed.
+fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    let mut queue = vec![directory.to_owned()];
+    let mut queue = vec![root.to_owned()];
     while let Some(directory) = queue.pop() {
         for entry in std::fs::read_dir(&directory)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                queue.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path);
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let built = ["target", "node_modules", "__pycache__", "corpus", "artifacts"];
+            if name.starts_with('.') || built.contains(&name.as_str()) {
+                continue;
+            }
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                queue.push(entry.path());
+            } else if kind.is_file() {
+                found.push(entry.path());
             }
         }
     }
     found.sort();
     Ok(found)
-}
-
-/// What is wrong with one file.
-fn file(name: &str, text: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let lines = text.lines().count();
-    if lines > MOST_LINES {
-        wrong.push(format!("{name}: {lines} lines, more than {MOST_LINES}: split it"));
-    }
-    // This file names what it forbids.
-    if name.starts_with("xtask/") {
-        return wrong;
-    }
-    for (number, line) in text.lines().enumerate() {
-        let mut complain = |what: &str| wrong.push(format!("{name}:{}: {what}", number + 1));
-        let code = line.split("//").next().unwrap_or_default();
-        let has =
-            |word: &str| code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == word);
-        if has("unsafe") && !name.starts_with("sandbox/") {
-            complain("unsafe code lives in sandbox/ only");
-        }
-        let quoted = code.contains('"');
-        let sql = ["SELECT ", "INSERT INTO", "UPDATE ", "DELETE FROM", "CREATE TABLE"];
-        if quoted
-            && sql.iter().any(|word| code.contains(word))
-            && !name.starts_with("server/src/store/")
-        {
-            complain("SQL lives in server/src/store/ only");
-        }
-        let test = name.contains("/tests/") || name.ends_with("tests.rs");
-        if code.contains("Command::new(")
-            && code.contains("process::Command")
-            && !test
-            && !STARTERS.iter().any(|starter| name.starts_with(starter))
-        {
-            complain("only sandbox/ starts processes");
-        }
-        if line.contains("TODO") || line.contains("FIXME") {
-            complain("finish it, or write it down where it is found again");
-        }
-    }
-    wrong
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_rule_finds_its_breach() {
-        for (name, text, count) in [
-            ("server/src/a.rs", "fn f() { unsafe { g() } }", 1),
-            ("sandbox/src/a.rs", "fn f() { unsafe { g() } }", 0),
-            ("server/src/a.rs", "// unsafe in words is fine", 0),
-            ("server/src/a.rs", "#![forbid(unsafe_code)]", 0),
-            ("server/src/a.rs", "let q = \"SELECT 1\";", 1),
-            ("server/src/store/a.rs", "let q = \"SELECT 1\";", 0),
-            ("runner/src/a.rs", "std::process::Command::new(\"ls\")", 1),
-            ("tests/it/a.rs", "std::process::Command::new(\"ls\")", 0),
-            ("api/src/a.rs", "// TODO later", 1),
-        ] {
-            assert_eq!(file(name, text).len(), count, "{name}: {text}");
-        }
-        assert_eq!(file("api/src/a.rs", &"\n".repeat(MOST_LINES + 1)).len(), 1);
-    }
-
-    #[test]
-    fn the_project_keeps_its_own_rules() {
-        run(&crate::root()).expect("the layout is in order");
-    }
 }
