@@ -42,9 +42,9 @@ async fn what_waits_is_committed_together() {
 
 const CHILD: &str = "DISPATCH_TEST_STORE";
 
-/// Writes until it is killed and says what was acknowledged.
+/// The child of the test below: writes until it is killed and says what was acknowledged. By itself
+/// it has nothing to do.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "started by another test"]
 async fn child_that_writes_until_it_is_killed() {
     let Ok(path) = std::env::var(CHILD) else { return };
     let store = Store::open(Path::new(&path)).await.unwrap();
@@ -73,7 +73,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     let (_, module) = module_path!().split_once("::").unwrap();
     for round in 1..=3 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture"])
+            .args(["--exact", "--nocapture"])
             .arg(format!("{module}::child_that_writes_until_it_is_killed"))
             .env(CHILD, &path)
             .stdout(Stdio::piped())
