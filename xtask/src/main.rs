@@ -25,8 +25,12 @@ enum Task {
     CheckLayout,
 }
 
+/// The project's root. What cargo says now counts, not where this program was once built: clones may
+/// share a target directory.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
+    let here = std::env::var_os("CARGO_MANIFEST_DIR");
+    let here = here.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    here.parent().unwrap_or(Path::new(".")).to_owned()
 }
 
 fn main() -> ExitCode {
