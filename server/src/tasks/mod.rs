@@ -28,6 +28,8 @@ pub const RUN: &str = "run";
 const LEASE_MICROS: i64 = 60_000_000;
 /// How often leases are renewed.
 const RENEW: Duration = Duration::from_secs(20);
+/// How long a store that fails is left alone.
+const RETRY: Duration = Duration::from_millis(500);
 /// Builds at the same time: images and functions.
 const BUILDERS: usize = 4;
 /// The name jobs are claimed under. A data directory has one server at a time.
@@ -59,7 +61,9 @@ async fn work(app: Arc<App>, kinds: &'static [&'static str], width: usize) {
         tokio::pin!(woken);
         woken.as_mut().enable();
         let free = width - running.len();
-        if free > 0 && !app.stopping.is_cancelled() {
+        // A look costs little; a claim goes through the store's one writer.
+        let mut pause = pause(&app, kinds).await;
+        if pause.is_zero() && free > 0 && !app.stopping.is_cancelled() {
             match app.store.claim(kinds, OWNER, LEASE_MICROS, free).await {
                 Ok(jobs) => {
                     for job in jobs {
@@ -67,21 +71,26 @@ async fn work(app: Arc<App>, kinds: &'static [&'static str], width: usize) {
                         running.spawn(run_one(Arc::clone(&app), job));
                     }
                 }
-                Err(error) => tracing::error!(%error, "jobs cannot be claimed"),
+                Err(error) => {
+                    tracing::error!(%error, "jobs cannot be claimed");
+                    pause = RETRY;
+                }
             }
         }
         if app.stopping.is_cancelled() && running.is_empty() {
             return;
         }
-        let pause = pause(&app, kinds).await;
+        let room = running.len() < width;
         tokio::select! {
             Some(done) = running.join_next() => {
-                if let Ok(id) = done {
+                let mut done = Some(done);
+                while let Some(Ok(id)) = done {
                     claimed.retain(|claimed| *claimed != id);
+                    done = running.try_join_next();
                 }
             }
-            () = woken, if running.len() < width => {}
-            () = tokio::time::sleep(pause), if running.len() < width => {}
+            () = woken, if room => {}
+            () = tokio::time::sleep(pause), if room => {}
             _ = renewal.tick() => {
                 if let Err(error) = app.store.renew(&claimed, OWNER, LEASE_MICROS).await {
                     tracing::error!(%error, "leases cannot be renewed");
@@ -92,15 +101,19 @@ async fn work(app: Arc<App>, kinds: &'static [&'static str], width: usize) {
     }
 }
 
-/// Until the next job is due.
+/// Until the next job is due; zero when one is.
 async fn pause(app: &App, kinds: &[&str]) -> Duration {
     let longest = Duration::from_secs(5);
     match app.store.next_due(kinds).await {
         Ok(Some(due)) => {
             let wait = u64::try_from(due.saturating_sub(now())).unwrap_or(0);
-            Duration::from_micros(wait).clamp(Duration::from_millis(1), longest)
+            Duration::from_micros(wait).min(longest)
         }
-        _ => longest,
+        Ok(None) => longest,
+        Err(error) => {
+            tracing::error!(%error, "the queue cannot be read");
+            RETRY
+        }
     }
 }
 
