@@ -125,6 +125,9 @@ async fn cold(
         let start = Instant::now();
         target.call_once().await?;
         ours.push(start.elapsed());
+        // Or the wait above had seen nothing because there is nothing of this name.
+        let workers = server.sum("dispatch_workers", &label).await?;
+        anyhow::ensure!(workers > 0.0, "/metrics does not show the worker that was started");
     }
     Ok([
         Latency::new(name, "raw server: start to first answer", raw),

@@ -134,28 +134,36 @@ impl Server {
         Ok(list.iter().filter(|function| function["status"] == "READY").count())
     }
 
-    /// Waits until a metric, summed over all lines that contain `label`, is zero.
+    /// A metric, summed over all lines that contain `label`; zero where there is none.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn sum(&self, metric: &str, label: &str) -> anyhow::Result<f64> {
+        let mut client = Client::connect(self.api).await?;
+        let (status, page) = client.send(Method::GET, "/metrics", Bytes::new()).await?;
+        ensure!(status == StatusCode::OK, "/metrics answered {status}");
+        let name = format!("{metric}{{");
+        Ok(String::from_utf8_lossy(&page)
+            .lines()
+            .filter(|line| line.starts_with(&name) && line.contains(label))
+            .filter(|line| !line.contains("state=\"dead\""))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum())
+    }
+
+    /// Waits until that sum is zero.
     ///
     /// # Errors
     /// It is not after a while.
     pub async fn zero(&self, metric: &str, label: &str) -> anyhow::Result<()> {
-        let mut client = Client::connect(self.api).await?;
         let end = Instant::now() + PATIENCE;
-        let mut sum = 0.0;
         while Instant::now() < end {
-            let (status, page) = client.send(Method::GET, "/metrics", Bytes::new()).await?;
-            ensure!(status == StatusCode::OK, "/metrics answered {status}");
-            sum = String::from_utf8_lossy(&page)
-                .lines()
-                .filter(|line| line.starts_with(metric) && line.contains(label))
-                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-                .sum();
-            if sum == 0.0 {
+            if self.sum(metric, label).await? == 0.0 {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        bail!("{metric} {label} is still {sum} after {} s", PATIENCE.as_secs())
+        bail!("{metric} {label} is not zero after {} s", PATIENCE.as_secs())
     }
 
     /// A call through the gateway.
