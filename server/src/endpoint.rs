@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use dispatch_api::{Endpoint, Invalid, Kind, Problem, Status, validate};
 
@@ -76,6 +77,13 @@ fn normalise(view: View, org: &str, endpoint: &mut Endpoint) -> Result<(), Error
     Ok(())
 }
 
+/// Refuses hosts that are another organization's.
+fn check_hosts(app: &App, org: &str, endpoint: &Endpoint) -> Result<(), Error> {
+    let routes = Arc::clone(&app.live.load().routes);
+    let conflict = |text| Error::new(StatusCode::CONFLICT, text);
+    endpoint.hosts.iter().try_for_each(|host| routes.check_host(host, org).map_err(conflict))
+}
+
 async fn create(
     view: View,
     app: &App,
@@ -83,6 +91,7 @@ async fn create(
     mut endpoint: Endpoint,
 ) -> Result<Json<Endpoint>, Error> {
     normalise(view, &caller.org, &mut endpoint)?;
+    check_hosts(app, &caller.org, &endpoint)?;
     let name = endpoint.name.clone();
     let entity = resource::entity(caller, Kind::Endpoint, &name, Status::Ready, &endpoint)?;
     let entity =
@@ -112,6 +121,7 @@ async fn update(
     find(view, app, caller, &name).await?;
     resource::same_name(&name, &endpoint.name)?;
     normalise(view, &caller.org, &mut endpoint)?;
+    check_hosts(app, &caller.org, &endpoint)?;
     let expected = resource::expected(&endpoint.revision);
     let body = resource::body(&endpoint)?;
     let change = move |entity: &mut Entity| {

@@ -9,18 +9,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::header::{self, HeaderName, HeaderValue};
-use axum::http::{Method, Request, StatusCode};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::uri::Authority;
+use axum::http::{Method, Request, StatusCode, Uri};
 use bytes::Bytes;
-use dispatch_api::{Endpoint, Problem};
-use http_body_util::{BodyExt as _, Full, Limited};
+use dispatch_api::Endpoint;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Body;
 
 use crate::app::App;
+use crate::live::Function;
 use crate::problem::Error;
 use crate::runs::{self, Finished, Invocation};
 use crate::trace::{REQUEST_ID, Trace};
-use response::Answer;
-use table::Match;
+use response::{Answer, refusal};
+use table::{Match, Table};
 
 /// How a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 const RUN_ID: HeaderName = HeaderName::from_static("x-dispatch-run-id");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
+/// The answer where no endpoint fits; old clients compare it as a whole.
+const NOTHING: &str = r#"{"message":"no API found with those values"}"#;
+
 /// Answers one request.
 pub async fn handle<B>(
     app: Arc<App>,
@@ -55,7 +61,7 @@ pub async fn handle<B>(
     request: Request<B>,
 ) -> Answer
 where
-    B: http_body_util::BodyExt<Data = Bytes> + Send,
+    B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let start = Instant::now();
@@ -63,45 +69,72 @@ where
     let request_id = trace.request_id.clone();
     let head = request.method() == Method::HEAD;
     let snapshot = app.live.load();
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| request.uri().host()).unwrap_or_default();
-    let found = snapshot.routes.find(host, request.method().as_str(), request.uri().path());
-    let (org, name, mut answer) = match found {
+    let found = find(&snapshot.routes, &request);
+    let function = match &found {
+        Ok(Some(found)) => {
+            snapshot.function(&found.endpoint.org, &found.endpoint.function).cloned()
+        }
+        _ => None,
+    };
+    // What it holds, secrets among them, need not outlive a change for as long as a call takes.
+    drop(snapshot);
+    let (endpoint, answer) = match found {
         Ok(Some(found)) => {
             let endpoint = Arc::clone(&found.endpoint);
-            let answer = matched(&app, scheme, peer, request, found, trace).await;
-            let mut answer = answer.unwrap_or_else(|error| refusal(&error));
-            if endpoint.cors {
-                allow_origins(&mut answer);
-            }
-            (endpoint.org.clone(), endpoint.name.clone(), answer)
+            let answer = matched(&app, scheme, peer, request, found, function, trace).await;
+            (Some(endpoint), answer)
         }
-        Ok(None) => {
-            let body = Problem::new(0, "no API found with those values");
-            (String::new(), String::new(), response::problem(StatusCode::NOT_FOUND, &body))
-        }
-        Err(bad) => {
-            let error = Error::bad_request(bad.to_string());
-            (String::new(), String::new(), refusal(&error))
-        }
+        Ok(None) => (None, Ok(response::json(StatusCode::NOT_FOUND, NOTHING))),
+        Err(error) => (None, Err(error)),
     };
-    app.metrics.gateway(&org, &name, answer.status().as_u16(), start.elapsed());
-    if let Ok(id) = HeaderValue::from_str(&request_id) {
-        answer.headers_mut().insert(REQUEST_ID, id);
+    let mut answer = answer.unwrap_or_else(|error| refusal(error, &request_id));
+    if endpoint.as_ref().is_some_and(|endpoint| endpoint.cors) {
+        allow_origins(&mut answer);
     }
+    set(&mut answer, HeaderName::from_static(REQUEST_ID), &request_id);
     if head {
+        let length = HeaderValue::from(answer.body().size_hint().lower());
+        answer.headers_mut().insert(header::CONTENT_LENGTH, length);
         *answer.body_mut() = Full::default();
     }
+    let (org, name) = endpoint.as_ref().map_or(("", ""), |e| (e.org.as_str(), e.name.as_str()));
+    app.metrics.gateway(org, name, answer.status().as_u16(), start.elapsed());
     answer
 }
 
-fn refusal(error: &Error) -> Answer {
-    let mut answer = response::problem(error.status, &error.problem);
-    if let Some(after) = error.retry_after {
-        let seconds = HeaderValue::from(after.as_secs().max(1));
-        answer.headers_mut().insert(header::RETRY_AFTER, seconds);
+fn find<B>(routes: &Table, request: &Request<B>) -> Result<Option<Match>, Error> {
+    let (uri, headers) = (request.uri(), request.headers());
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(Error::bad_request("the request has more than one Host header"));
     }
-    answer
+    let method = request.method().as_str();
+    let find = |method: &str| {
+        let found = routes.find(host(uri, headers), method, uri.path());
+        found.map_err(|bad| Error::bad_request(bad.to_string()))
+    };
+    // A preflight is for the endpoint that would take what follows it.
+    let follows = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
+    match follows.and_then(|method| method.to_str().ok()) {
+        Some(follows) if method == "OPTIONS" => match find(follows)? {
+            Some(found) => Ok(Some(found)),
+            None => find(method),
+        },
+        _ => find(method),
+    }
+}
+
+/// The host that is asked: the one in the request line, where there is one, before the header's.
+fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
+    let authority = uri.authority().map(Authority::as_str);
+    let named = authority.map(|text| text.rsplit_once('@').map_or(text, |(_, host)| host));
+    let header = || headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    named.or_else(header).unwrap_or_default()
+}
+
+fn set(answer: &mut Answer, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        answer.headers_mut().insert(name, value);
+    }
 }
 
 fn allow_origins(answer: &mut Answer) {
@@ -115,7 +148,7 @@ fn allow_origins(answer: &mut Answer) {
     }
 }
 
-/// A request to an endpoint whose protocols do not have the request's: nothing runs.
+/// The answer to a request whose protocol its endpoint does not have: nothing runs.
 fn wrong_protocol<B>(
     app: &App,
     scheme: Scheme,
@@ -127,13 +160,13 @@ fn wrong_protocol<B>(
         return None;
     }
     if app.config.gateway_redirect && only == "https" {
-        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-        let host = table::host_name(host.unwrap_or_default());
+        let host = table::host_name(host(request.uri(), request.headers()));
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        if let Ok(location) = HeaderValue::from_str(&format!("https://{host}{path}")) {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
+        if !host.is_empty() && host.bytes().all(plain) && path.starts_with('/') {
             let mut answer = Answer::default();
             *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
-            answer.headers_mut().insert(header::LOCATION, location);
+            set(&mut answer, header::LOCATION, &format!("https://{host}{path}"));
             return Some(Ok(answer));
         }
     }
@@ -147,10 +180,11 @@ async fn matched<B>(
     peer: SocketAddr,
     request: Request<B>,
     found: Match,
+    function: Option<Arc<Function>>,
     trace: Trace,
 ) -> Result<Answer, Error>
 where
-    B: http_body_util::BodyExt<Data = Bytes> + Send,
+    B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let endpoint = &found.endpoint;
@@ -162,27 +196,18 @@ where
     if request.method() == Method::OPTIONS && (preflight || !lists_options) {
         return Ok(Answer::default());
     }
-    let function = app.live.load().function(&endpoint.org, &endpoint.function).cloned();
     let function = function.ok_or_else(|| Error::not_found("function", &endpoint.function))?;
     runs::serving(&function)?;
     let (parts, body) = request.into_parts();
-    let most = app.config.max_body;
-    let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect());
-    let body = body.await.map_err(|_| {
-        let text = format!("the request body did not arrive within {} s", BODY_TIMEOUT.as_secs());
-        Error::new(StatusCode::REQUEST_TIMEOUT, text)
-    })?;
-    let body = body.map_err(|_| {
-        let text = format!("the request body could not be read, or is larger than {most} bytes");
-        Error::new(StatusCode::PAYLOAD_TOO_LARGE, text)
-    })?;
-    let query = parts.uri.query().unwrap_or_default();
-    let input = body::payload(&parts.method, query, &parts.headers, body.to_bytes()).await?;
+    let query = body::fields(parts.uri.query().unwrap_or_default().as_bytes())?;
+    let body = read(body, app.config.max_body).await?;
+    let input = body::payload(&parts.method, query.clone(), &parts.headers, body).await?;
     let waits = parts
         .headers
         .get("x-dispatch-blocking")
         .is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"false"));
-    let http = context::http(&parts, scheme, peer, &function.name, &found.parameters);
+    let http = context::http(&parts, scheme, peer, &function.name, query, found.parameters);
+    let request_id = trace.request_id.clone();
     let invocation = Invocation {
         org: endpoint.org.clone(),
         function,
@@ -199,24 +224,46 @@ where
         let id = runs::accept(app, invocation).await?;
         let body = serde_json::json!({ "runId": id, "status": "INITIALIZED" }).to_string();
         let mut answer = response::json(StatusCode::ACCEPTED, body);
-        name_run(&mut answer, &id);
+        set(&mut answer, RUN_ID, &id);
         return Ok(answer);
     }
     let finished = runs::execute(app, invocation).await;
-    let mut answer = match &finished.result {
+    let answer = match &finished.result {
         Ok(output) => response::success(output),
-        Err(failure) => response::failure(failure, &finished.id),
+        Err(failure) => Err(response::failure(failure, &finished.id)),
     };
-    name_run(&mut answer, &finished.id);
+    let mut answer = answer.unwrap_or_else(|error| refusal(error, &request_id));
+    set(&mut answer, RUN_ID, &finished.id);
     if let Ok(timing) = HeaderValue::from_str(&server_timing(&finished)) {
-        answer.headers_mut().insert(SERVER_TIMING, timing);
+        answer.headers_mut().append(SERVER_TIMING, timing);
     }
     Ok(answer)
 }
 
-fn name_run(answer: &mut Answer, id: &str) {
-    if let Ok(id) = HeaderValue::from_str(id) {
-        answer.headers_mut().insert(RUN_ID, id);
+/// Reads a body of at most `most` bytes.
+async fn read<B>(body: B, most: usize) -> Result<Bytes, Error>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let too_large = || {
+        let text = format!("the request body is larger than {most} bytes");
+        Error::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    // What says that it is too large is not asked to come.
+    if usize::try_from(body.size_hint().lower()).map_or(true, |announced| announced > most) {
+        return Err(too_large());
+    }
+    let collect = Box::pin(Limited::new(body, most).collect());
+    match tokio::time::timeout(BODY_TIMEOUT, collect).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Error::bad_request("the request body was cut off or is malformed")),
+        Err(_) => {
+            let seconds = BODY_TIMEOUT.as_secs();
+            let text = format!("the request body did not arrive within {seconds} s");
+            Err(Error::new(StatusCode::REQUEST_TIMEOUT, text))
+        }
     }
 }
 

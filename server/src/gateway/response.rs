@@ -1,21 +1,22 @@
 //! From the outcome of a call to an HTTP response.
 
-use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Response, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use dispatch_api::{ErrorType, Problem};
+use dispatch_api::ErrorType;
 use dispatch_runner::{Cause, Failure};
 use http_body_util::Full;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::problem::Error;
 
 /// A response with its whole body.
 pub type Answer = Response<Full<Bytes>>;
 
-/// Keys of an envelope. An object with any other key is a plain result.
-const ENVELOPE: &[&str] =
-    &["statusCode", "headers", "multiValueHeaders", "cookies", "body", "isBase64Encoded"];
 /// Headers that are the server's to set.
 const OURS: &[&str] = &[
     "connection",
@@ -27,8 +28,27 @@ const OURS: &[&str] = &[
     "transfer-encoding",
     "upgrade",
 ];
-/// Headers a function may set.
+/// Headers a function may set, and their bytes together.
 const MAX_HEADERS: usize = 100;
+const MAX_HEADER_BYTES: usize = 32 << 10;
+
+/// A result that decides about the whole response. An object with any other key is a plain result.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    status_code: &'a RawValue,
+    #[serde(borrow)]
+    headers: Option<&'a RawValue>,
+    #[serde(borrow)]
+    multi_value_headers: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cookies: Option<&'a RawValue>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+    #[serde(borrow)]
+    is_base64_encoded: Option<&'a RawValue>,
+}
 
 /// A JSON answer.
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
@@ -39,77 +59,102 @@ pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     answer
 }
 
-/// An error answer.
-pub fn problem(status: StatusCode, problem: &Problem) -> Answer {
-    json(status, serde_json::to_vec(problem).unwrap_or_default())
+/// The answer to a request that was not served.
+pub fn refusal(mut error: Error, request_id: &str) -> Answer {
+    error.problem.request_id = Some(request_id.to_owned());
+    let mut answer = json(error.status, serde_json::to_vec(&error.problem).unwrap_or_default());
+    if let Some(after) = error.retry_after {
+        let seconds = HeaderValue::from(after.as_secs().max(1));
+        answer.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    answer
 }
 
 /// The answer to a call that gave a result.
-pub fn success(output: &Bytes) -> Answer {
+///
+/// # Errors
+/// 502 for an envelope that is not a valid HTTP response.
+pub fn success(output: &Bytes) -> Result<Answer, Error> {
     let text = output.trim_ascii();
     if matches!(text, b"null" | b"\"\"" | b"") {
-        return Response::new(Full::default());
+        return Ok(Response::default());
     }
-    // Most results are no envelope: only objects that mention one are looked into.
-    if text.first() == Some(&b'{')
-        && text.windows(12).any(|window| window == b"\"statusCode\"")
-        && let Ok(Value::Object(object)) = serde_json::from_slice::<Value>(text)
-        && object.get("statusCode").is_some_and(Value::is_i64)
-        && object.keys().all(|key| ENVELOPE.contains(&key.as_str()))
+    if text.starts_with(b"{")
+        && let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(text)
+        && let Ok(status) = serde_json::from_str::<i64>(envelope.status_code.get())
     {
-        return envelope(&object).unwrap_or_else(|reason| {
-            tracing::debug!(reason, "a function answered an envelope that is not valid");
+        return answer(status, &envelope).map_err(|reason| {
             let text = format!("the function's answer is not a valid HTTP response: {reason}");
-            problem(StatusCode::BAD_GATEWAY, &Problem::new(502, text))
+            Error::new(StatusCode::BAD_GATEWAY, text).page("function-error")
         });
     }
     let mut body = Vec::with_capacity(output.len() + 1);
     body.extend_from_slice(output);
     body.push(b'\n');
-    json(StatusCode::OK, body)
+    Ok(json(StatusCode::OK, body))
 }
 
-fn envelope(object: &serde_json::Map<String, Value>) -> Result<Answer, String> {
-    let status = object["statusCode"].as_i64().and_then(|code| u16::try_from(code).ok());
-    let status = status
+fn answer(status: i64, envelope: &Envelope<'_>) -> Result<Answer, String> {
+    // Below 200 are answers that another one follows.
+    let status = u16::try_from(status)
+        .ok()
         .filter(|status| (200..=599).contains(status))
         .and_then(|status| StatusCode::from_u16(status).ok())
         .ok_or("statusCode is not between 200 and 599")?;
-    let encoded = object.get("isBase64Encoded").is_some_and(|value| value == true);
-    let (body, kind) = match object.get("body") {
-        None | Some(Value::Null) => (Bytes::new(), None),
-        Some(Value::String(text)) if encoded => {
-            let bytes = STANDARD.decode(text).map_err(|_| "body is not base64")?;
-            (Bytes::from(bytes), Some("application/octet-stream"))
-        }
-        Some(Value::String(text)) => (Bytes::from(text.clone()), Some("text/plain; charset=utf-8")),
-        Some(other) => (Bytes::from(other.to_string()), Some("application/json")),
+    let encoded = match envelope.is_base64_encoded.map(RawValue::get) {
+        Some("true") => true,
+        None | Some("false") => false,
+        Some(_) => return Err("isBase64Encoded is neither true nor false".to_owned()),
     };
-    let mut answer = Response::new(Full::new(body));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    for group in ["headers", "multiValueHeaders"] {
-        let Some(group) = object.get(group) else { continue };
-        let Value::Object(group) = group else {
-            return Err("headers are not an object".to_owned());
-        };
-        for (name, value) in group {
+    let (mut body, kind) = content(envelope.body, encoded)?;
+    if matches!(status.as_u16(), 204 | 205 | 304) {
+        body = Bytes::new();
+    }
+    let mut headers = HeaderMap::new();
+    for group in [envelope.headers, envelope.multi_value_headers].into_iter().flatten() {
+        let group: Map<String, Value> =
+            serde_json::from_str(group.get()).map_err(|_| "headers are not an object")?;
+        for (name, value) in &group {
             for value in texts(value).ok_or_else(|| format!("header {name:?} is not a text"))? {
-                add(headers, name, &value)?;
+                add(&mut headers, name, &value)?;
             }
         }
     }
-    if let Some(cookies) = object.get("cookies") {
-        for cookie in texts(cookies).ok_or("cookies are not texts")? {
-            add(headers, "set-cookie", &cookie)?;
+    if let Some(cookies) = envelope.cookies {
+        let cookies: Vec<String> =
+            serde_json::from_str(cookies.get()).map_err(|_| "cookies are not a list of texts")?;
+        for cookie in &cookies {
+            add(&mut headers, "set-cookie", cookie)?;
         }
     }
-    if let Some(kind) = kind
-        && !headers.contains_key(header::CONTENT_TYPE)
-    {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes > MAX_HEADER_BYTES {
+        return Err(format!("the headers are larger than {MAX_HEADER_BYTES} bytes"));
     }
+    if !body.is_empty() {
+        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
+    }
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
     Ok(answer)
+}
+
+/// The bytes of a body and the type they have where the function names none.
+fn content(body: Option<&RawValue>, encoded: bool) -> Result<(Bytes, &'static str), String> {
+    let Some(body) = body.map(RawValue::get) else { return Ok((Bytes::new(), "text/plain")) };
+    if !body.starts_with('"') {
+        if encoded {
+            return Err("body is not base64: it is not a text".to_owned());
+        }
+        return Ok((Bytes::copy_from_slice(body.as_bytes()), "application/json"));
+    }
+    let text: String = serde_json::from_str(body).map_err(|_| "body is not Unicode")?;
+    if encoded {
+        let bytes = STANDARD.decode(text).map_err(|_| "body is not base64")?;
+        return Ok((bytes.into(), "application/octet-stream"));
+    }
+    Ok((text.into(), "text/plain; charset=utf-8"))
 }
 
 fn texts(value: &Value) -> Option<Vec<String>> {
@@ -125,7 +170,7 @@ fn texts(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-fn add(headers: &mut axum::http::HeaderMap, name: &str, value: &str) -> Result<(), String> {
+fn add(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String> {
     if headers.len() >= MAX_HEADERS {
         return Err(format!("there are more than {MAX_HEADERS} headers"));
     }
@@ -135,26 +180,28 @@ fn add(headers: &mut axum::http::HeaderMap, name: &str, value: &str) -> Result<(
         return Err(format!("header {name:?} is the server's to set"));
     }
     // No control characters: what would start a line of its own never gets out.
-    let value = HeaderValue::from_str(value)
-        .or_else(|_| HeaderValue::from_bytes(value.as_bytes()))
-        .map_err(|_| refused())?;
+    let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| refused())?;
     headers.append(header, value);
     Ok(())
 }
 
 /// The answer to a call that failed. The message of an error of the caller's is shown; what happened
 /// inside of a function is for its owner, who finds it under the run's id.
-pub fn failure(failure: &Failure, run: &str) -> Answer {
+pub fn failure(failure: &Failure, run: &str) -> Error {
+    const BAD: StatusCode = StatusCode::BAD_GATEWAY;
     let (status, page) = match (&failure.cause, failure.kind) {
         (Cause::Handler, ErrorType::InputError) => (StatusCode::BAD_REQUEST, "input-error"),
-        (Cause::Handler, ErrorType::FunctionError) => (StatusCode::BAD_GATEWAY, "function-error"),
+        (Cause::Handler, ErrorType::FunctionError) => (BAD, "function-error"),
         (Cause::Timeout, _) => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
-        (Cause::OutOfMemory, _) => (StatusCode::BAD_GATEWAY, "out-of-memory"),
-        (Cause::Signal(_) | Cause::Exit(_), _) => (StatusCode::BAD_GATEWAY, "worker-crashed"),
-        (Cause::Protocol, _) => (StatusCode::BAD_GATEWAY, "protocol-violation"),
+        (Cause::OutOfMemory, _) => (BAD, "out-of-memory"),
+        (Cause::Signal(_) | Cause::Exit(_), _) => (BAD, "worker-crashed"),
+        (Cause::Protocol, _) => (BAD, "protocol-violation"),
+        (Cause::Load, _) => (BAD, "handler-not-loaded"),
         (Cause::Overload { .. }, _) => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
         (Cause::Cancelled, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-        (Cause::Load, _) => (StatusCode::BAD_GATEWAY, "handler-not-loaded"),
+        (Cause::System, ErrorType::InputError) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "secret-missing")
+        }
         (Cause::Handler | Cause::System, _) => (StatusCode::INTERNAL_SERVER_ERROR, "system-error"),
     };
     let message = match status {
@@ -166,110 +213,13 @@ pub fn failure(failure: &Failure, run: &str) -> Answer {
         StatusCode::SERVICE_UNAVAILABLE => "the server is stopping: try again".to_owned(),
         _ => format!("the function failed: its owner finds the cause in run {run}"),
     };
-    let mut body = Problem::new(i64::from(status.as_u16()), message);
-    body.error = Some(page.to_owned());
-    let mut answer = problem(status, &body);
-    if let Cause::Overload { retry_after } = failure.cause {
-        let seconds = HeaderValue::from(retry_after.as_secs().max(1));
-        answer.headers_mut().insert(header::RETRY_AFTER, seconds);
-    }
-    answer
+    let mut error = Error::new(status, message).page(page);
+    error.retry_after = match failure.cause {
+        Cause::Overload { retry_after } => Some(retry_after),
+        _ => None,
+    };
+    error
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use http_body_util::BodyExt as _;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    async fn text(answer: Answer) -> String {
-        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
-        String::from_utf8(bytes.to_vec()).unwrap()
-    }
-
-    fn of(value: &Value) -> Answer {
-        success(&Bytes::from(value.to_string()))
-    }
-
-    #[tokio::test]
-    async fn plain_results_are_json_and_nothing_is_nothing() {
-        let answer = of(&json!({"a": 1}));
-        assert_eq!(answer.headers()["content-type"], "application/json");
-        assert_eq!(text(answer).await, "{\"a\":1}\n");
-        for nothing in [json!(null), json!("")] {
-            let answer = of(&nothing);
-            assert_eq!((answer.status(), text(answer).await.as_str()), (StatusCode::OK, ""));
-        }
-        let other = json!({"statusCode": 201, "body": "x", "more": 1});
-        assert_eq!(of(&other).status(), StatusCode::OK, "not an envelope: another key");
-    }
-
-    #[tokio::test]
-    async fn an_envelope_decides_everything_about_the_answer() {
-        let answer = of(&json!({"statusCode": 201, "headers": {"X-A": "1", "x-b": ["1", "2"]},
-            "cookies": ["a=b", "c=d"], "body": {"k": 1}}));
-        assert_eq!(answer.status(), StatusCode::CREATED);
-        assert_eq!(answer.headers().get_all("x-b").iter().count(), 2);
-        assert_eq!(answer.headers().get_all("set-cookie").iter().count(), 2);
-        assert_eq!(answer.headers()["content-type"], "application/json");
-        assert_eq!(text(answer).await, "{\"k\":1}");
-        let answer = of(&json!({"statusCode": 200, "isBase64Encoded": true, "body": "aGk=",
-            "headers": {"content-type": "image/png"}}));
-        assert_eq!(answer.headers()["content-type"], "image/png");
-        assert_eq!(text(answer).await, "hi");
-    }
-
-    #[tokio::test]
-    async fn an_envelope_cannot_forge_the_connection() {
-        for bad in [
-            json!({"statusCode": 200, "headers": {"x": "a\r\nset-cookie: b"}}),
-            json!({"statusCode": 200, "headers": {"x\r\ny": "a"}}),
-            json!({"statusCode": 200, "headers": {"Transfer-Encoding": "chunked"}}),
-            json!({"statusCode": 200, "headers": {"Content-Length": "0"}}),
-            json!({"statusCode": 200, "cookies": ["a\nb"]}),
-            json!({"statusCode": 99}),
-            json!({"statusCode": 101}),
-            json!({"statusCode": 99999}),
-            json!({"statusCode": 200, "isBase64Encoded": true, "body": "%"}),
-        ] {
-            assert_eq!(of(&bad).status(), StatusCode::BAD_GATEWAY, "{bad}");
-        }
-    }
-
-    #[tokio::test]
-    async fn failures_keep_the_insides_of_functions_to_themselves() {
-        let with = |kind, cause| Failure {
-            kind,
-            cause,
-            message: "an inner detail".to_owned(),
-            stacktrace: vec!["line".to_owned()],
-        };
-        let overload = Cause::Overload { retry_after: std::time::Duration::from_secs(2) };
-        for (kind, cause, status) in [
-            (ErrorType::InputError, Cause::Handler, 400),
-            (ErrorType::FunctionError, Cause::Handler, 502),
-            (ErrorType::FunctionError, Cause::Timeout, 504),
-            (ErrorType::FunctionError, Cause::Signal(11), 502),
-            (ErrorType::SystemError, overload, 429),
-            (ErrorType::SystemError, Cause::System, 500),
-        ] {
-            let answer = failure(&with(kind, cause.clone()), "id");
-            assert_eq!(answer.status().as_u16(), status, "{cause:?}");
-            let shown = text(answer).await;
-            assert_eq!(shown.contains("an inner detail"), status == 400, "{shown}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn headers_of_functions_never_hold_line_ends(name in ".{0,10}", value in "[\\x00-\\xff]{0,20}") {
-            let answer = of(&json!({"statusCode": 200, "headers": {name: value}}));
-            for value in answer.headers().values() {
-                prop_assert!(!value.as_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)));
-            }
-        }
-    }
-}
+mod tests;

@@ -1,9 +1,18 @@
 //! From host, method and path to an endpoint: one structure in memory, built as a whole.
+//!
+//! Each host has a tree of path segments, so that a lookup costs what the path is long and not what
+//! the table holds. A host belongs to one organization: see [`Table::check_host`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use dispatch_api::Endpoint;
+
+mod path;
+mod tree;
+
+pub use path::{BadPath, check_uri};
+use tree::Node;
 
 /// What the table must know about the server.
 #[derive(Clone, Debug, Default)]
@@ -18,22 +27,18 @@ pub struct Options {
 /// The routes of all enabled endpoints.
 #[derive(Debug, Default)]
 pub struct Table {
-    hosts: HashMap<String, Vec<Route>>,
-    /// Routes that answer on any host that has none of its own that fits.
-    any: Vec<Route>,
+    domain: String,
+    hosts: HashMap<String, Host>,
+    /// Routes of the single organization, for hosts that are not in `hosts`.
+    unknown: Node,
+    /// Routes that begin with their organization's name, for every host that has none that fits.
+    any: Node,
 }
 
-#[derive(Clone, Debug)]
-struct Route {
-    pattern: Vec<Segment>,
-    endpoint: Arc<Endpoint>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Segment {
-    Exact(String),
-    Parameter(String),
-    Rest,
+#[derive(Debug, Default)]
+struct Host {
+    org: String,
+    routes: Node,
 }
 
 /// An endpoint that takes a request.
@@ -48,35 +53,43 @@ pub struct Match {
 impl Table {
     /// Builds the table. Organization and project of the endpoints must be filled in.
     pub fn build(endpoints: impl IntoIterator<Item = Endpoint>, options: &Options) -> Table {
-        let mut table = Table::default();
-        for endpoint in endpoints.into_iter().filter(|endpoint| endpoint.enabled) {
-            let endpoint = Arc::new(endpoint);
-            let default = format!("{}.{}.{}", endpoint.project, endpoint.org, options.domain);
+        let domain = options.domain.to_ascii_lowercase();
+        let mut table = Table { domain, ..Table::default() };
+        let mut endpoints: Vec<Arc<Endpoint>> = endpoints.into_iter().map(Arc::new).collect();
+        endpoints.sort_by(|a, b| (&a.org, &a.name).cmp(&(&b.org, &b.name)));
+        for endpoint in &endpoints {
             let single = options.single_organization.as_ref() == Some(&endpoint.org);
-            let prefix = format!("/{}/", endpoint.org);
-            for uri in &endpoint.uris {
-                let Ok(pattern) = parse(uri) else { continue };
-                let route = Route { pattern, endpoint: Arc::clone(&endpoint) };
-                for host in &endpoint.hosts {
-                    table.hosts.entry(host.to_ascii_lowercase()).or_default().push(route.clone());
-                }
-                if endpoint.hosts.is_empty() {
-                    // A path that carries its organization is told apart by it on any host.
-                    if single || uri.starts_with(&prefix) {
-                        table.any.push(route.clone());
-                    }
-                    table.hosts.entry(default.to_ascii_lowercase()).or_default().push(route);
-                }
-            }
-        }
-        for routes in table.hosts.values_mut().chain([&mut table.any]) {
-            routes.sort_by(|a, b| {
-                let names =
-                    |route: &Route| (route.endpoint.org.clone(), route.endpoint.name.clone());
-                rank(a).cmp(&rank(b)).then_with(|| names(a).cmp(&names(b)))
-            });
+            table.add(endpoint, single);
         }
         table
+    }
+
+    fn add(&mut self, endpoint: &Arc<Endpoint>, single: bool) {
+        // One that is disabled answers nothing, and still keeps its hosts from others.
+        let uris = if endpoint.enabled { endpoint.uris.as_slice() } else { &[] };
+        let patterns: Vec<_> = uris.iter().filter_map(|uri| path::parse(uri).ok()).collect();
+        let default = format!("{}.{}.{}", endpoint.project, endpoint.org, self.domain);
+        let hosts = match endpoint.hosts.as_slice() {
+            [] => &[default],
+            hosts => hosts,
+        };
+        for host in hosts.iter().map(|host| host_name(host)) {
+            if !self.is_free(&host, &endpoint.org) {
+                continue;
+            }
+            let new = || Host { org: endpoint.org.clone(), ..Host::default() };
+            let routes = &mut self.hosts.entry(host).or_insert_with(new).routes;
+            patterns.iter().for_each(|pattern| routes.insert(pattern, endpoint));
+        }
+        if endpoint.hosts.is_empty() {
+            if single {
+                patterns.iter().for_each(|pattern| self.unknown.insert(pattern, endpoint));
+            }
+            // A path that carries its organization is told apart by it on any host.
+            let org = path::Segment::Exact(endpoint.org.clone());
+            let prefixed = patterns.iter().filter(|pattern| pattern.first() == Some(&org));
+            prefixed.for_each(|pattern| self.any.insert(pattern, endpoint));
+        }
     }
 
     /// Finds the endpoint for a request. `path` is the raw path of the request line.
@@ -84,304 +97,39 @@ impl Table {
     /// # Errors
     /// A path that is not well-formed.
     pub fn find(&self, host: &str, method: &str, path: &str) -> Result<Option<Match>, BadPath> {
-        let path = segments(path)?;
-        let own = self.hosts.get(&host_name(host));
-        let routes = own.into_iter().flatten().chain(&self.any);
-        for route in routes {
-            if !takes(&route.endpoint, method) {
-                continue;
-            }
-            if let Some(parameters) = matches(&route.pattern, &path) {
-                return Ok(Some(Match { endpoint: Arc::clone(&route.endpoint), parameters }));
-            }
+        let path = path::segments(path)?;
+        let own = self.hosts.get(&host_name(host)).map_or(&self.unknown, |host| &host.routes);
+        Ok(own.find(&path, method).or_else(|| self.any.find(&path, method)))
+    }
+
+    /// Checks whether endpoints of an organization may answer on a host: its first user keeps it,
+    /// and default hosts are their organization's.
+    ///
+    /// # Errors
+    /// The host is another organization's.
+    pub fn check_host(&self, host: &str, org: &str) -> Result<(), String> {
+        if self.is_free(&host_name(host), org) {
+            return Ok(());
         }
-        Ok(None)
+        Err(format!("the host {host:?} belongs to another organization"))
+    }
+
+    fn is_free(&self, host: &str, org: &str) -> bool {
+        let below = host.strip_suffix(&self.domain).and_then(|labels| labels.strip_suffix('.'));
+        let named = below.map(|labels| labels.rsplit('.').next().unwrap_or_default());
+        named.is_none_or(|named| named.eq_ignore_ascii_case(org))
+            && self.hosts.get(host).is_none_or(|host| host.org == org)
     }
 }
 
-/// More exact patterns come first, segment by segment; one that ends before one that goes on.
-fn rank(route: &Route) -> Vec<u8> {
-    let kind = |segment: &Segment| match segment {
-        Segment::Exact(_) => 0,
-        Segment::Parameter(_) => 1,
-        Segment::Rest => 3,
-    };
-    let ends = (route.pattern.last() != Some(&Segment::Rest)).then_some(2);
-    route.pattern.iter().map(kind).chain(ends).collect()
-}
-
-fn takes(endpoint: &Endpoint, method: &str) -> bool {
-    endpoint.methods.is_empty()
-        || method == "OPTIONS"
-        || endpoint
-            .methods
-            .iter()
-            .any(|allowed| allowed == method || (method == "HEAD" && allowed == "GET"))
-}
-
-fn matches(pattern: &[Segment], path: &[String]) -> Option<Vec<(String, String)>> {
-    let mut parameters = Vec::new();
-    let mut rest = path.iter();
-    for segment in pattern {
-        match segment {
-            Segment::Exact(wanted) => {
-                if rest.next() != Some(wanted) {
-                    return None;
-                }
-            }
-            Segment::Parameter(name) => parameters.push((name.clone(), rest.next()?.clone())),
-            Segment::Rest => return Some(parameters),
-        }
-    }
-    rest.next().is_none().then_some(parameters)
-}
-
-/// A host without port, brackets, trailing dot and case.
+/// A host without port, trailing dot and case.
 pub fn host_name(host: &str) -> String {
-    let host = match host.rfind(':') {
-        Some(colon) if !host.ends_with(']') => &host[..colon],
+    let host = match host.rsplit_once(':') {
+        Some((name, _)) if !host.ends_with(']') => name,
         _ => host,
     };
-    host.trim_end_matches('.').to_ascii_lowercase()
-}
-
-/// A path that cannot be understood, or that could be understood in two ways.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the path of the request is not well-formed")]
-pub struct BadPath;
-
-/// The decoded segments of a path. Empty ones and `.` vanish and `..` goes up, so that nothing is
-/// reached by a spelling that its route does not have.
-fn segments(path: &str) -> Result<Vec<String>, BadPath> {
-    let mut segments: Vec<String> = Vec::new();
-    for part in path.split('/') {
-        let part = decode(part)?;
-        match part.as_str() {
-            "" | "." => {}
-            ".." => {
-                segments.pop();
-            }
-            _ => segments.push(part),
-        }
-    }
-    Ok(segments)
-}
-
-/// Percent-decodes one segment, once.
-fn decode(part: &str) -> Result<String, BadPath> {
-    if !part.contains('%') {
-        return Ok(part.to_owned());
-    }
-    let mut bytes = Vec::with_capacity(part.len());
-    let mut rest = part.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16));
-        let (Some(high), Some(low)) = (digit(), digit()) else { return Err(BadPath) };
-        let decoded = u8::try_from(high * 16 + low).map_err(|_| BadPath)?;
-        if decoded == 0 {
-            return Err(BadPath);
-        }
-        bytes.push(decoded);
-    }
-    String::from_utf8(bytes).map_err(|_| BadPath)
-}
-
-fn parse(uri: &str) -> Result<Vec<Segment>, String> {
-    let Some(path) = uri.strip_prefix('/') else {
-        return Err("a path starts with a slash".to_owned());
-    };
-    let mut pattern = Vec::new();
-    let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
-    while let Some(part) = parts.next() {
-        if part == "*" {
-            if parts.peek().is_some() {
-                return Err("a * stands at the end only".to_owned());
-            }
-            pattern.push(Segment::Rest);
-        } else if let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
-            if !dispatch_api::validate::is_name(name) {
-                return Err(format!("{{{name}}} is no name of a parameter"));
-            }
-            if pattern.contains(&Segment::Parameter(name.to_owned())) {
-                return Err(format!("the parameter {{{name}}} is there twice"));
-            }
-            pattern.push(Segment::Parameter(name.to_owned()));
-        } else {
-            let decoded = decode(part).map_err(|error| error.to_string())?;
-            pattern.push(Segment::Exact(decoded));
-        }
-    }
-    Ok(pattern)
-}
-
-/// Checks a path of an endpoint before it is stored.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_uri(uri: &str) -> Result<(), String> {
-    if uri.len() > 1024 {
-        return Err("it is longer than 1024 bytes".to_owned());
-    }
-    let plain = |c: char| c.is_ascii_graphic() && !"?#\\\"<>^`|".contains(c);
-    if !uri.chars().all(plain) {
-        return Err("it has spaces, a query, or characters that must be percent-encoded".to_owned());
-    }
-    if uri.split('/').any(|part| part == "." || part == "..") {
-        return Err("it has a . or .. segment".to_owned());
-    }
-    for part in parse(uri)? {
-        if let Segment::Exact(text) = part
-            && text.contains(['*', '{', '}'])
-        {
-            return Err("a * or {parameter} is a whole segment".to_owned());
-        }
-    }
-    Ok(())
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn endpoint(name: &str, uris: &[&str], methods: &[&str], hosts: &[&str]) -> Endpoint {
-        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        Endpoint {
-            name: name.to_owned(),
-            function: "f".to_owned(),
-            enabled: true,
-            uris: texts(uris),
-            methods: texts(methods),
-            hosts: texts(hosts),
-            org: "org".to_owned(),
-            project: "default".to_owned(),
-            ..Endpoint::default()
-        }
-    }
-
-    fn table(endpoints: Vec<Endpoint>, single: bool) -> Table {
-        let single_organization = single.then(|| "org".to_owned());
-        Table::build(
-            endpoints,
-            &Options { domain: "dispatch.local".to_owned(), single_organization },
-        )
-    }
-
-    fn name(table: &Table, host: &str, method: &str, path: &str) -> Option<String> {
-        table.find(host, method, path).unwrap().map(|found| found.endpoint.name.clone())
-    }
-
-    #[test]
-    fn the_more_exact_route_wins() {
-        let all = vec![
-            endpoint("rest", &["/a/*"], &[], &[]),
-            endpoint("parameter", &["/a/{id}"], &[], &[]),
-            endpoint("exact", &["/a/b"], &[], &[]),
-            endpoint("longer", &["/a/b/*"], &[], &[]),
-            endpoint("root", &["/"], &["GET"], &[]),
-        ];
-        let table = table(all, true);
-        for (path, wanted) in [
-            ("/a/b", Some("exact")),
-            ("/a/c", Some("parameter")),
-            ("/a/c/d", Some("rest")),
-            ("/a/b/c", Some("longer")),
-            ("/a", Some("rest")),
-            ("/", Some("root")),
-            ("/x", None),
-        ] {
-            assert_eq!(name(&table, "h", "GET", path).as_deref(), wanted, "{path}");
-        }
-        let found = table.find("h", "GET", "/a/x%20y").unwrap().unwrap();
-        assert_eq!(found.parameters, [("id".to_owned(), "x y".to_owned())]);
-    }
-
-    #[test]
-    fn hosts_decide_first() {
-        let mut disabled = endpoint("off", &["/x"], &[], &[]);
-        disabled.enabled = false;
-        let all = vec![
-            endpoint("default", &["/x"], &[], &[]),
-            endpoint("own", &["/x"], &[], &["www.example.com"]),
-            endpoint("prefixed", &["/org/y"], &[], &[]),
-            disabled,
-        ];
-        let many = table(all.clone(), false);
-        assert_eq!(name(&many, "WWW.example.com:80", "GET", "/x").as_deref(), Some("own"));
-        assert_eq!(name(&many, "www.example.com.", "GET", "/x").as_deref(), Some("own"));
-        assert_eq!(
-            name(&many, "default.org.dispatch.local", "GET", "/x").as_deref(),
-            Some("default")
-        );
-        assert_eq!(name(&many, "127.0.0.1:8081", "GET", "/x"), None, "whose would it be?");
-        assert_eq!(name(&many, "127.0.0.1:8081", "GET", "/org/y").as_deref(), Some("prefixed"));
-        let one = table(all, true);
-        assert_eq!(name(&one, "127.0.0.1:8081", "GET", "/x").as_deref(), Some("default"));
-        assert_eq!(name(&one, "[::1]:8081", "GET", "/x").as_deref(), Some("default"));
-    }
-
-    #[test]
-    fn methods() {
-        let table = table(vec![endpoint("e", &["/x"], &["GET", "POST"], &[])], true);
-        for (method, fits) in
-            [("GET", true), ("POST", true), ("HEAD", true), ("OPTIONS", true), ("PUT", false)]
-        {
-            assert_eq!(name(&table, "h", method, "/x").is_some(), fits, "{method}");
-        }
-    }
-
-    #[test]
-    fn no_spelling_gets_past_a_route() {
-        let table = table(vec![endpoint("e", &["/a/b"], &[], &[])], true);
-        for path in
-            ["/a/b", "//a//b/", "/a/./b", "/a/c/../b", "/%61/b", "/a/%2e/b", "/x/%2e%2e/a/b"]
-        {
-            assert!(name(&table, "h", "GET", path).is_some(), "{path}");
-        }
-        assert!(name(&table, "h", "GET", "/a%2fb").is_none(), "an encoded slash separates nothing");
-        for path in ["/%", "/%zz", "/%ff", "/%00"] {
-            assert_eq!(table.find("h", "GET", path).err(), Some(BadPath), "{path}");
-        }
-    }
-
-    #[test]
-    fn paths_of_endpoints_are_checked() {
-        for good in ["/", "/a", "/a/{id}/b", "/a/*", "/a%20b", "/~x"] {
-            assert_eq!(check_uri(good), Ok(()), "{good}");
-        }
-        for bad in [
-            "a", "/a/../b", "/a b", "/a?b", "/*/a", "/a*", "/{a}/{a}", "/{}", "/x{a}", "/%zz",
-            "/a\\b",
-        ] {
-            assert!(check_uri(bad).is_err(), "{bad}");
-        }
-    }
-
-    proptest! {
-        /// Whatever the path, it is understood as what a plain reading of its segments says.
-        #[test]
-        fn finding_never_panics_and_agrees_with_the_segments(path in "(/[ab.%2ef]{0,4}){0,5}") {
-            let table = table(vec![endpoint("e", &["/a/b"], &[], &[])], true);
-            let found = table.find("h", "GET", &path);
-            match segments(&path) {
-                Ok(segments) => prop_assert_eq!(found.unwrap().is_some(), segments == ["a", "b"]),
-                Err(_) => prop_assert!(found.is_err()),
-            }
-        }
-
-        #[test]
-        fn stored_paths_that_pass_are_found_again(uri in "(/[a-z{}*]{1,3}){1,4}") {
-            if check_uri(&uri).is_ok() {
-                let table = table(vec![endpoint("e", &[&uri], &[], &[])], true);
-                let path = uri.replace('*', "x").replace(['{', '}'], "");
-                prop_assert!(name(&table, "h", "GET", &path).is_some());
-            }
-        }
-    }
-}
+mod tests;

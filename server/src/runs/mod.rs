@@ -193,7 +193,9 @@ fn prepare<'a>(
             .check(&input)
             .map_err(|list| input_error(format!("Input invalid against schema: {list}")))?;
     }
-    let context = context::build(app, id, invocation, serving).map_err(input_error)?;
+    // The old server's kind of error, and nothing that a caller at the gateway can mend.
+    let missing = |message| failure(ErrorType::InputError, Cause::System, message);
+    let context = context::build(app, id, invocation, serving).map_err(missing)?;
     let call = Call {
         id: id.to_owned(),
         context,

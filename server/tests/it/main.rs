@@ -4,6 +4,7 @@
 mod base_image;
 mod endpoint;
 mod function;
+mod gateway;
 mod image;
 mod openapi;
 mod run;
