@@ -296,9 +296,10 @@ pub async fn list<T: Resource>(
 /// 422 for a malformed name, 404 where it does not exist in the organization.
 pub async fn find(app: &App, kind: Kind, org: &str, name: &str) -> Result<Entity, Error> {
     dispatch_api::validate::path_name(dispatch_api::validate::path_field(kind), "path", name)?;
-    app.store
-        .get(kind, org, name)
-        .await
+    let found = app.store.get(kind, org, name).await;
+    // A caller who is told that a function is READY may call it.
+    app.settle().await;
+    found
         .map_err(|error| Error::store(kind, name, error))?
         .ok_or_else(|| Error::not_found(kind.noun(), name))
 }

@@ -38,6 +38,8 @@ pub async fn list<T: Resource>(
         app.store.last_change().await.map_err(|error| Error::store(T::KIND, "list", error))?;
     let (shown, next) =
         resource::list(app, &caller.org, &query, |entity| show(app, caller, entity)).await?;
+    // What the list says is so for calls too.
+    app.settle().await;
     if query.watch == Some(true) {
         let (events, stream) = channel();
         let (app, caller) = (Arc::clone(app), caller.clone());
@@ -99,6 +101,7 @@ async fn follow<T: Resource>(
                 return;
             }
         };
+        app.settle().await;
         for change in &changes {
             seq = change.seq;
             if change.org != caller.org || change.kind != T::KIND {

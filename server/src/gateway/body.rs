@@ -10,6 +10,8 @@ use crate::problem::Error;
 
 /// Fields of a form and of a query, each: values are counted, not names.
 const MAX_FIELDS: usize = 1000;
+/// Characters of a parser's reason in an answer.
+const MAX_REASON: usize = 200;
 
 /// Types besides `text/*` whose bytes are text.
 const TEXT: &[&str] = &[
@@ -173,7 +175,10 @@ pub fn fields(text: &[u8]) -> Result<Fields, Error> {
 async fn multipart(kind: &str, body: Bytes) -> Result<Fields, Error> {
     let broken =
         |what: &str| Error::bad_request(format!("request body is not a multipart form: {what}"));
-    let refused = |error: multer::Error| broken(&error.to_string());
+    // The reason may quote names, which may be as long as the body.
+    let refused = |error: multer::Error| {
+        broken(&error.to_string().chars().take(MAX_REASON).collect::<String>())
+    };
     let boundary = multer::parse_boundary(kind).map_err(refused)?;
     let stream = futures_util::stream::iter([Ok::<_, std::io::Error>(body)]);
     let mut form = multer::Multipart::new(stream, boundary);

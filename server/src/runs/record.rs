@@ -1,5 +1,6 @@
 //! Records of runs: what is kept of a call, and the writer that keeps it behind the caller's back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ impl RunRecord {
     /// Adds the end to the record of an accepted call.
     pub(crate) fn end(&mut self, finished: &Finished, attempts: i64) {
         let run = &mut self.run;
+        forget_credentials(&mut run.http_context);
         run.attempts = attempts;
         run.finished_time = seconds(finished.finished.as_microsecond());
         run.finished_at = precise(finished.finished);
@@ -156,6 +158,19 @@ impl RunRecord {
         self.finished = None;
         self.run.finished_time = run::NEVER;
         self.run.finished_at.clear();
+    }
+}
+
+/// Takes out of a record what callers prove themselves with: it was for the function alone.
+fn forget_credentials(context: &mut BTreeMap<String, Value>) {
+    const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-api-key"];
+    for name in CREDENTIALS {
+        if let Some(value) = context.get_mut(name) {
+            *value = Value::from("***");
+        }
+        if let Some(value) = context.get_mut("headers").and_then(|headers| headers.get_mut(name)) {
+            *value = Value::from("***");
+        }
     }
 }
 

@@ -351,3 +351,18 @@ async fn a_host_has_one_organization() {
     t.put("/v1/endpoint/e", body("www.example.com")).await.is(200);
     t.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_function_sees_credentials_and_the_history_does_not() {
+    let t = story(ServerArgs::default()).await;
+    let call = request(&t, Method::POST, "/f").header("authorization", "Bearer a-secret-token");
+    let answer = t.send(call.header("cookie", "session=a-secret-token").json(&json!({}))).await;
+    assert_eq!(answer.body["http"]["authorization"], "Bearer a-secret-token");
+    let runs = t.get("/v1/runs?functionName=f").await;
+    let context = &runs.body[0]["httpContext"];
+    assert_eq!((&context["authorization"], &context["cookie"]), (&json!("***"), &json!("***")));
+    assert_eq!(context["headers"]["authorization"], "***");
+    // What the function itself returns is its own business.
+    assert!(!context.to_string().contains("a-secret-token"), "{context}");
+    t.stop().await;
+}

@@ -106,6 +106,10 @@ async fn what_cannot_be_a_payload_is_refused_in_the_old_words() {
     ] {
         assert_eq!(post(Some(kind), body).await.unwrap_err().status.as_u16(), 400, "{kind}");
     }
+    let long =
+        format!("--X\r\nContent-Disposition: form-data; name=\"{}\"\r\n\r\n", "n".repeat(9000));
+    let error = post(Some(MULTIPART), long.as_bytes()).await.unwrap_err();
+    assert!(error.problem.message.len() < 300, "{}", error.problem.message);
     for (depth, passes) in [(127, true), (128, false), (1_000_000, false)] {
         let nested = "[".repeat(depth) + &"]".repeat(depth);
         assert_eq!(post(Some("application/json"), nested.as_bytes()).await.is_ok(), passes);
