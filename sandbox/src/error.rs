@@ -22,6 +22,9 @@ pub enum Error {
     /// The launcher does not answer any more: no process can be started until the server restarts.
     #[error("the launcher of sandboxes has ended; start the server again")]
     LauncherLost,
+    /// The sandbox has ended.
+    #[error("the sandbox has ended")]
+    Ended,
     /// The request is larger than a message may be.
     #[error("the description of a sandbox has {0} bytes; at most {max} fit", max = crate::wire::MAX_MESSAGE)]
     TooLarge(usize),

@@ -2,6 +2,7 @@
 //! its owner goes away it kills all of them and ends.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
@@ -13,9 +14,11 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, pipe2};
 
+use crate::attach::{self, Home};
 use crate::init::{self, ENDED, Ends, FAILED, STARTED, Ties};
 use crate::memory::Watchdog;
-use crate::spec::{Network, Spec};
+use crate::setup::{Failure, Step as _};
+use crate::spec::{Attachment, Network, Spec};
 use crate::sys;
 use crate::wire::{self, Event, Request};
 
@@ -32,11 +35,15 @@ struct Sandbox {
     started: bool,
     ended: Option<i32>,
     watchdog: Option<Watchdog>,
+    /// Where more can be attached, if that was asked for.
+    mounts: Option<File>,
 }
 
 struct Launcher {
     control: OwnedFd,
     userns: bool,
+    /// Where we are at home, for the way back from a sandbox.
+    home: Option<Home>,
     /// Each costs a descriptor. Out of descriptors we could not even refuse.
     capacity: usize,
     /// A pipe nobody writes to: the first end goes to every sandbox, the second is ours alone.
@@ -53,6 +60,7 @@ pub(crate) fn serve(control: OwnedFd) -> io::Result<()> {
     sys::reset_signals();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     sys::new_session_keyring();
+    let home = own_namespace().and_then(|()| Home::here());
     let watched = SigSet::from_iter([Signal::SIGCHLD]);
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let (files, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -61,6 +69,7 @@ pub(crate) fn serve(control: OwnedFd) -> io::Result<()> {
     let mut launcher = Launcher {
         control,
         userns: user_namespaces(),
+        home: home.ok(),
         capacity: usize::try_from(files.saturating_sub(SPARE)).unwrap_or(usize::MAX),
         life: pipe2(OFlag::O_CLOEXEC)?,
         sandboxes: HashMap::new(),
@@ -136,6 +145,10 @@ impl Launcher {
                     let _ = kill(Pid::from_raw(*pid), signal);
                 }
             }
+            Request::Attach { id, attachment } => {
+                let failed = self.attach(id, &attachment)?;
+                self.tell(&Event::Attached { id, failed })?;
+            }
             Request::Spawn { id, spec } => {
                 let mut fds = fds.into_iter();
                 let ends = match (fds.next(), fds.next(), fds.next()) {
@@ -187,12 +200,20 @@ impl Launcher {
             started: false,
             ended: None,
             watchdog,
+            mounts: None,
         };
-        if self.userns
-            && let Err(error) = map_ids(pid, spec.host_uid)
-        {
+        let mut prepare = || -> Result<(), Failure> {
+            if self.userns {
+                map_ids(pid, spec.host_uid).step("user mapping")?;
+            }
+            if !spec.mount_points.is_empty() {
+                sandbox.mounts = Some(attach::mounts_of(pid).step("mount namespace")?);
+            }
+            Ok(())
+        };
+        if let Err(Failure { step, error }) = prepare() {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            sandbox.said = [&[FAILED], format!("{errno} user mapping").as_bytes()].concat();
+            sandbox.said = [&[FAILED], format!("{errno} {step}").as_bytes()].concat();
             sandbox.status = None;
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
@@ -200,6 +221,23 @@ impl Launcher {
         // One that is dead already needs no start.
         let _ = nix::unistd::write(&go, b"!");
         Ok(())
+    }
+
+    /// Says what failed, if something did. An error is our own end: we are not where we belong.
+    fn attach(&mut self, id: u64, attachment: &Attachment) -> io::Result<Option<(String, i32)>> {
+        let found = self.sandboxes.iter_mut().find(|(_, sandbox)| sandbox.id == id);
+        let Some((pid, sandbox)) = found else {
+            return Ok(Some(("sandbox".to_owned(), libc::ESRCH)));
+        };
+        let memory = attachment.memory_bytes;
+        sandbox.watchdog = (memory > 0).then(|| Watchdog::new(*pid, memory));
+        let (Some(mounts), Some(home)) = (&sandbox.mounts, &self.home) else {
+            return Ok(Some(("mount points".to_owned(), libc::EINVAL)));
+        };
+        let attached = home.attach(mounts, attachment)?;
+        Ok(attached
+            .err()
+            .map(|Failure { step, error }| (step, error.raw_os_error().unwrap_or(libc::EIO))))
     }
 
     /// Reads what an init says.
@@ -284,6 +322,34 @@ impl Sandbox {
             None => ("start".to_owned(), libc::ECHILD),
         }
     }
+}
+
+/// Moves us into a mount namespace that is ours: only its owner can copy mounts, to attach them to
+/// sandboxes that run. An ordinary user owns one by way of a user namespace.
+fn own_namespace() -> io::Result<()> {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+    if nix::unistd::geteuid().is_root() {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        // What the machine mounts later is to be seen here too.
+        let none = None::<&str>;
+        return Ok(mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?);
+    }
+    // Tried before: whoever fails half-way in this process could make no sandbox at all.
+    match sys::fork_into(0)? {
+        0 => sys::exit(i32::from(own_user_namespace().is_err())),
+        _ if matches!(sys::reap(true)?, Some((_, 0))) => own_user_namespace(),
+        _ => Err(Errno::EPERM.into()),
+    }
+}
+
+fn own_user_namespace() -> io::Result<()> {
+    use nix::sched::{CloneFlags, unshare};
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1\n"))?;
+    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1\n"))
 }
 
 /// Who is who in a sandbox. As root the setup runs as the real root, so that it may read the

@@ -5,6 +5,7 @@
 //! The *owner* talks to it over one socket. This is the only crate with `unsafe` code and the only
 //! one that creates processes.
 
+mod attach;
 mod error;
 mod init;
 mod launcher;
@@ -20,7 +21,7 @@ mod wire;
 pub use error::{Error, Exit};
 pub use owner::{Child, Launcher};
 pub use probe::{Layer, Report, Tier};
-pub use spec::{Bind, Network, Spec};
+pub use spec::{Attachment, Bind, Network, Spec};
 
 /// Serves as the launcher, and never returns, where this process was started to be it. To be called
 /// first in `main`, before any thread exists.

@@ -64,6 +64,14 @@ impl Tree {
         mount(none, target, none, flags, none).map_err(io::Error::from)
     }
 
+    /// The same where the place exists and may be in another mount namespace than the source.
+    pub(crate) fn attach_detached(&self, target: &Path) -> io::Result<()> {
+        if !self.detached {
+            return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+        }
+        sys::move_mount(&self.fd, target)
+    }
+
     /// What is wanted, and what is there already: in a user namespace that may not be taken away.
     fn flags(&self, target: &Path) -> io::Result<MsFlags> {
         let there = statvfs(target)?.flags().bits();

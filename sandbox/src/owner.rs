@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::error::{Error, Exit};
 use crate::probe::{self, Report};
-use crate::spec::Spec;
+use crate::spec::{Attachment, Spec};
 use crate::wire::{self, Event, Request};
 
 /// Tells the program that it is to be the launcher.
@@ -46,6 +46,7 @@ type Started = Result<i32, (String, i32)>;
 #[derive(Default)]
 struct Waiting {
     starting: HashMap<u64, oneshot::Sender<Started>>,
+    attaching: HashMap<u64, oneshot::Sender<Option<(String, i32)>>>,
     running: HashMap<u64, watch::Sender<Option<Exit>>>,
     limits: HashMap<u64, u64>,
     lost: bool,
@@ -56,6 +57,7 @@ impl Waiting {
     fn forget(&mut self, id: u64) -> Option<oneshot::Sender<Started>> {
         self.running.remove(&id);
         self.limits.remove(&id);
+        self.attaching.remove(&id);
         self.starting.remove(&id)
     }
 }
@@ -234,7 +236,13 @@ fn listen(socket: &OwnedFd, waiting: &Mutex<Waiting>) {
                     let _ = starting.send(Err((step, errno)));
                 }
             }
+            Event::Attached { id, failed } => {
+                if let Some(attaching) = waiting.attaching.remove(&id) {
+                    let _ = attaching.send(failed);
+                }
+            }
             Event::Exited { id, status, out_of_memory } => {
+                waiting.attaching.remove(&id);
                 let limit_bytes = waiting.limits.remove(&id).unwrap_or_default();
                 let exit = if out_of_memory {
                     Exit::OutOfMemory { limit_bytes }
@@ -252,6 +260,7 @@ fn listen(socket: &OwnedFd, waiting: &Mutex<Waiting>) {
     let mut waiting = lock(waiting);
     waiting.lost = true;
     waiting.starting.clear();
+    waiting.attaching.clear();
     for (_, running) in waiting.running.drain() {
         running.send_replace(Some(Exit::LauncherLost));
     }
@@ -275,6 +284,41 @@ impl Child {
     /// The process id, outside, of the sandbox's first process.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Makes more visible, at the mount points the sandbox was made with, and sets its limits. What
+    /// was started in it goes on meanwhile and sees it at once.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] names the step that failed; the sandbox is then of no use any more.
+    pub async fn attach(&self, attachment: &Attachment) -> Result<(), Error> {
+        let (attached, done) = oneshot::channel();
+        let inner = &self.launcher.0;
+        {
+            let mut waiting = lock(&inner.waiting);
+            if waiting.lost {
+                return Err(Error::LauncherLost);
+            }
+            if self.has_ended() {
+                return Err(Error::Ended);
+            }
+            waiting.attaching.insert(self.id, attached);
+            waiting.limits.insert(self.id, attachment.memory_bytes);
+        }
+        let request = Request::Attach { id: self.id, attachment: attachment.clone() };
+        wire::send(inner.socket.as_raw_fd(), &request, &[])?;
+        match done.await {
+            Ok(None) => Ok(()),
+            Ok(Some((step, errno))) => {
+                Err(Error::Setup { step, source: io::Error::from_raw_os_error(errno) })
+            }
+            Err(_) => Err(Error::Ended),
+        }
+    }
+
+    /// Whether it is known to have ended.
+    pub fn has_ended(&self) -> bool {
+        self.exit.borrow().is_some()
     }
 
     /// Kills everything in the sandbox.

@@ -116,6 +116,7 @@ async fn try_one(launcher: &Launcher) -> Result<bool, Error> {
         env: Vec::new(),
         cwd: PathBuf::from("/"),
         binds: Vec::new(),
+        mount_points: Vec::new(),
         network: Network::None,
         tmp_bytes: 1 << 20,
         tmp_inodes: 16,

@@ -69,6 +69,10 @@ pub(crate) fn enter(spec: &Spec, id: u32) -> Result<(), Failure> {
     // one is still attached: without a whole /proc in sight the kernel allows no new one.
     sys::pivot_here().step("root")?;
     skeleton(spec.network, id, &links).step("root")?;
+    for place in &spec.mount_points {
+        let named = || format!("mount point {}", place.display());
+        inside(place).and_then(|()| fs::create_dir_all(place)).step(named())?;
+    }
     tmpfs("/dev/shm", "size=16m,nr_inodes=256,mode=1777").step("shared memory")?;
     // Zero would mean no limit.
     let (bytes, files) = (spec.tmp_bytes.max(4096), spec.tmp_inodes.max(2));
@@ -115,15 +119,20 @@ fn open(spec: &Spec) -> Result<Vec<(PathBuf, Tree)>, Failure> {
         add(&path, &path, sys::NOSUID)?;
     }
     for Bind { source, target, writable } in &spec.binds {
-        let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
-        if !target.is_absolute() || target == Path::new("/") || !target.components().all(plain) {
-            let error = io::Error::from_raw_os_error(libc::EINVAL);
-            return Err(error).step(format!("bind at {}", target.display()));
-        }
+        inside(target).step(format!("bind at {}", target.display()))?;
         let attributes = if *writable { sys::NOSUID | sys::NODEV } else { read_only };
         add(source, target, attributes)?;
     }
     Ok(trees)
+}
+
+/// Whether `target` names a place below the root without detours.
+pub(crate) fn inside(target: &Path) -> io::Result<()> {
+    let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+    if target.is_absolute() && target != Path::new("/") && target.components().all(plain) {
+        return Ok(());
+    }
+    Err(io::Error::from_raw_os_error(libc::EINVAL))
 }
 
 /// The configuration of every Java there is, such as `/etc/java-17-openjdk`.

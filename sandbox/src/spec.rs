@@ -15,6 +15,9 @@ pub struct Spec {
     pub cwd: PathBuf,
     /// What is visible beyond the base view.
     pub binds: Vec<Bind>,
+    /// Empty directories, absolute paths inside, where more can be attached later: see
+    /// [`Child::attach`](crate::Child::attach).
+    pub mount_points: Vec<PathBuf>,
     /// What the process may reach.
     pub network: Network,
     /// Bytes of the private `/tmp`.
@@ -31,6 +34,17 @@ pub struct Spec {
     pub file_bytes: u64,
     /// The user and group id outside, where the owner is root; otherwise ignored.
     pub host_uid: u32,
+}
+
+/// What turns a waiting sandbox into that of one function.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Attachment {
+    /// What becomes visible, at mount points the sandbox was made with.
+    pub binds: Vec<Bind>,
+    /// As in [`Spec`], from now on.
+    pub memory_bytes: u64,
+    /// As in [`Spec`], from now on.
+    pub tmp_bytes: u64,
 }
 
 /// A part of the host's file tree made visible inside.

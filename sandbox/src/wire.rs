@@ -9,7 +9,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::Spec;
+use crate::spec::{Attachment, Spec};
 
 /// Bytes of one message.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -25,6 +25,8 @@ pub(crate) enum Request {
     Spawn { id: u64, spec: Box<Spec> },
     /// Send a signal to a sandbox.
     Signal { id: u64, signal: i32 },
+    /// Make more visible in a sandbox that runs, and set its limits.
+    Attach { id: u64, attachment: Attachment },
 }
 
 /// From the launcher.
@@ -36,6 +38,8 @@ pub(crate) enum Event {
     Spawned { id: u64, pid: i32 },
     /// It could not be started.
     Failed { id: u64, step: String, errno: i32 },
+    /// What was to be attached is there, or the step that failed and its error number.
+    Attached { id: u64, failed: Option<(String, i32)> },
     /// It, and every other process of its sandbox, has ended.
     Exited { id: u64, status: i32, out_of_memory: bool },
 }

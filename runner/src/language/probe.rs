@@ -140,6 +140,7 @@ pub(crate) fn command(argv: Vec<String>, directories: &[PathBuf]) -> Spec {
         env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
         cwd: PathBuf::from("/tmp"),
         binds: directories.iter().map(same).collect(),
+        mount_points: Vec::new(),
         network: Network::None,
         tmp_bytes: 16 << 20,
         tmp_inodes: 1024,

@@ -292,6 +292,7 @@ fn sandbox(
         env,
         cwd: PathBuf::from(LAYER),
         binds,
+        mount_points: Vec::new(),
         network: Network::Host,
         tmp_bytes: 2 << 30,
         tmp_inodes: 200_000,

@@ -66,6 +66,7 @@ pub fn plan(shared: &Shared, revision: &Revision, host_uid: u32) -> Result<Plan,
         env: environment(revision, pack)?,
         cwd: SOURCE.into(),
         binds,
+        mount_points: Vec::new(),
         network: match settings.egress {
             Egress::None => Network::None,
             Egress::Full => Network::Host,

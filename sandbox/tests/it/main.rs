@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod again;
+mod attach;
 mod ends;
 mod limits;
 mod owners;

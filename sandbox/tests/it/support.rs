@@ -16,6 +16,7 @@ pub fn spec(argv: &[&str]) -> Spec {
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         cwd: PathBuf::from("/tmp"),
         binds: Vec::new(),
+        mount_points: Vec::new(),
         network: Network::None,
         tmp_bytes: 8 << 20,
         tmp_inodes: 64,
