@@ -274,7 +274,7 @@ let current
 function onFrame (header, body) {
   switch (header.type) {
     case 'init':
-      start(header)
+      start(header, parse(body.utf8Slice()))
       break
     case 'ping':
       channel.send({ type: 'pong' })
@@ -294,11 +294,14 @@ function onFrame (header, body) {
   }
 }
 
-async function start ({ source, handler, concurrency, result_limit: resultLimit }) {
+async function start ({ source, handler, concurrency, result_limit: resultLimit }, environment) {
   limit = resultLimit
   if (concurrency > 1) attributeLogs()
   let loaded
   try {
+    Object.assign(process.env, environment)
+    // The source may have come to this place only now.
+    process.chdir(source)
     loaded = await load(source, handler)
   } catch (error) {
     channel.send({ type: 'failed' }, Buffer.from(stringify(loadFault(error, source))))

@@ -11,7 +11,8 @@ LAYER = "/layer"
 def load(source, handler):
     """Imports the handler. Returns its full name and the function."""
     sys.path.insert(0, source)
-    if os.path.isdir(LAYER):
+    # The place is there without a layer too, but empty.
+    if os.path.isdir(LAYER) and os.listdir(LAYER):
         import site
 
         site.addsitedir(LAYER)

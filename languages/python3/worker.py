@@ -313,19 +313,23 @@ def main():
     for stream in (sys.stdout, sys.stderr):
         # By line, so that little is lost when the process is killed.
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    # Before the greeting: what comes after it a caller may wait for.
+    handler = beside("handler")
     channel.send(HELLO)
     frame = channel.read()
     if frame is None:
         return
-    init = frame[0]
+    init, environment = frame
     concurrency, limit = init["concurrency"], init["result_limit"]
     overlap = logs = None
     try:
+        os.environ.update(decode(str(environment, "utf-8")))
+        # The source may have come to this place only now.
+        os.chdir(init["source"])
         if concurrency > 1:
             overlap = beside("overlap")
             # Before the source is loaded: it may keep sys.stderr, as the module logging does.
             logs = overlap.CallLogs(channel)
-        handler = beside("handler")
         name, function = handler.load(init["source"], init["handler"])
         threaded = not handler.is_async(function)
         if not threaded and overlap is None:

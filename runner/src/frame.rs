@@ -22,7 +22,8 @@ const COPIED: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum ToWorker {
-    /// Loads the handler. Sent once, after `hello`.
+    /// Loads the handler. Sent once, after `hello`, maybe much later; its body is a JSON object with
+    /// the environment variables of the function.
     Init {
         /// The directory of the source, as the worker sees it.
         source: String,

@@ -62,9 +62,31 @@ pub struct WorkerSpec {
     pub environment: BTreeMap<String, String>,
     /// Where a dependency layer appears inside.
     pub layer_target: String,
+    /// Whether a process can be started before its function is known, and wait for it: its worker
+    /// script takes the source and the environment only with `init`.
+    #[serde(default)]
+    pub waits: bool,
+    /// Environment variables that take effect only when a process starts, so that a function which
+    /// sets one gets no process that waited. `*` at the end stands for any rest; names that begin
+    /// with `!` are exceptions.
+    #[serde(default)]
+    pub start_environment: Vec<String>,
     /// Environment variables of workers with a layer.
     #[serde(default)]
     pub layer_environment: BTreeMap<String, String>,
+}
+
+impl WorkerSpec {
+    /// Whether the variable `name` must be there when the process starts.
+    pub fn takes_at_start(&self, name: &str) -> bool {
+        let fits = |pattern: &str| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == pattern,
+        };
+        let (not, yes): (Vec<&str>, Vec<&str>) =
+            self.start_environment.iter().map(String::as_str).partition(|p| p.starts_with('!'));
+        yes.into_iter().any(fits) && !not.into_iter().any(|pattern| fits(&pattern[1..]))
+    }
 }
 
 /// How dependencies are installed.

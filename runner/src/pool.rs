@@ -18,7 +18,6 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 pub use self::lease::{Lease, Member};
 use crate::call::{Cause, Failure};
 use crate::process::Shared;
-use crate::process::uid::Uid;
 use crate::worker::{Order, failure};
 use crate::{PoolState, Revision};
 
@@ -36,7 +35,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Pool {
     revision: Arc<Revision>,
     shared: Arc<Shared>,
-    uid: Arc<Uid>,
     state: Mutex<State>,
 }
 
@@ -79,8 +77,7 @@ pub enum Entry {
 
 impl Pool {
     pub(crate) fn new(revision: Arc<Revision>, shared: Arc<Shared>) -> Arc<Pool> {
-        let uid = Arc::new(shared.uids.take());
-        Arc::new(Pool { revision, shared, uid, state: Mutex::default() })
+        Arc::new(Pool { revision, shared, state: Mutex::default() })
     }
 
     /// Takes a place in a worker or in the queue.

@@ -3,6 +3,7 @@
 mod shared;
 mod source;
 pub(crate) mod spec;
+pub(crate) mod stems;
 pub(crate) mod uid;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ pub struct Options {
     /// The most workers of all functions together, at least 1. When it is reached, the worker that
     /// has been idle longest makes room.
     pub max_workers: usize,
+    /// Processes of each language that wait, sandbox and interpreter ready, for a function.
+    pub stems: usize,
     /// How long a worker may take until its handler is loaded.
     pub start_timeout: Duration,
     /// Bytes that context and payload of a call may have together.
@@ -60,6 +63,7 @@ impl Options {
             data_dir: data_dir.into(),
             languages_dir: None,
             max_workers: 32.max(8 * cpus),
+            stems: 2,
             start_timeout: Duration::from_secs(30),
             payload_limit: 64 * 1024 * 1024,
             result_limit: 64 * 1024 * 1024,
@@ -117,7 +121,13 @@ impl ProcessRunner {
         let shared = Shared::new(launcher, languages, options);
         let token = CancellationToken::new();
         tokio::spawn(token.clone().run_until_cancelled_owned(shared::tend(Arc::clone(&shared))));
+        tokio::spawn(token.clone().run_until_cancelled_owned(stems::keep(Arc::clone(&shared))));
         Ok(ProcessRunner { shared, layers, sources, isolation, _tending: token.drop_guard() })
+    }
+
+    /// How many processes wait, sandbox and interpreter ready, for a function of `language`.
+    pub fn waiting(&self, language: &str) -> usize {
+        self.shared.stems.waiting(language)
     }
 
     async fn lease(&self, revision: &Arc<Revision>) -> Result<Lease, Failure> {

@@ -6,13 +6,14 @@
 mod active;
 pub(crate) mod failure;
 mod link;
-mod load;
+pub(crate) mod load;
 mod logs;
 mod session;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dispatch_sandbox::{Launcher, Spec};
+use dispatch_sandbox::{Attachment, Child, Launcher, Spec};
 use tokio::sync::{mpsc, oneshot};
 
 use self::session::Session;
@@ -22,8 +23,12 @@ use crate::pool::{Lease, Member};
 /// What a worker is started with.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The sandbox.
+    /// The sandbox of a process that is started for this function.
     pub sandbox: Spec,
+    /// What makes a process that waited one of this function, where that is possible.
+    pub attachment: Option<Attachment>,
+    /// What the function adds to the environment.
+    pub environment: BTreeMap<String, String>,
     /// The function's name, for the log.
     pub function: String,
     /// The directory of the source, as the worker sees it.
@@ -79,6 +84,16 @@ impl Worker {
     /// fault, [`Cause::System`](crate::Cause::System) when it is the machine's.
     pub async fn start(launcher: &Launcher, plan: &Plan) -> Result<Worker, Failure> {
         let (link, handler) = load::start(launcher, plan).await?;
+        Ok(Worker { session: Session::new(link, plan), handler })
+    }
+
+    /// The same with a process that waits.
+    ///
+    /// # Errors
+    /// As [`Worker::start`]; `None` when nothing of the function was used yet, so that it can be
+    /// tried in another way.
+    pub async fn adopt(child: Child, plan: &Plan) -> Result<Worker, Option<Failure>> {
+        let (link, handler) = load::adopt(child, plan).await?;
         Ok(Worker { session: Session::new(link, plan), handler })
     }
 

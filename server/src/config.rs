@@ -139,6 +139,8 @@ settings! {
     async_concurrency: usize = 32, "DISPATCH_ASYNC_CONCURRENCY";
     /// Workers of all functions together
     max_workers: usize = default_max_workers(), "DISPATCH_MAX_WORKERS";
+    /// Processes of each language that wait, ready, for a function that needs a worker
+    stem_cells: usize = 2, "DISPATCH_STEM_CELLS";
     /// Workers of a function that names no limit
     default_max_scale: usize = default_max_scale(), "DISPATCH_DEFAULT_MAX_SCALE";
     /// Calls of one function that may wait for a worker

@@ -109,6 +109,7 @@ fn runner_options(config: &Config) -> Options {
     let languages = &config.languages_dir;
     options.languages_dir = (!languages.as_os_str().is_empty()).then(|| languages.clone());
     options.max_workers = config.max_workers;
+    options.stems = config.stem_cells;
     options.layer_limits.build_time = Duration::from_secs(config.build_timeout);
     options.layer_limits.layer_bytes = config.max_layer << 20;
     options.source_limits.total_bytes = (config.max_source << 20) * 10;

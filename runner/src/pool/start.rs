@@ -7,8 +7,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{Effects, Member, Pool, Slot, State, lock};
+use crate::Revision;
 use crate::call::Failure;
-use crate::process::spec;
+use crate::process::uid::Uid;
+use crate::process::{Shared, spec};
 use crate::worker::Worker;
 
 /// The pause after a failed start of a worker that no call waits for; it doubles each time.
@@ -86,12 +88,8 @@ async fn start(mut starting: Starting, permit: Option<OwnedSemaphorePermit>) {
         }
     };
     let begun = Instant::now();
-    let worker = match spec::plan(&pool.shared, &pool.revision, pool.uid.number()) {
-        Ok(plan) => Worker::start(&pool.shared.launcher, &plan).await,
-        Err(failed) => Err(failed),
-    };
-    match worker {
-        Ok(worker) => pool.admit(worker, begun.elapsed(), permit, &mut starting),
+    match process(&pool.shared, &pool.revision).await {
+        Ok((worker, uid)) => pool.admit(worker, uid, begun.elapsed(), permit, &mut starting),
         Err(failed) => {
             drop(permit);
             pool.start_failed(&failed, &mut starting);
@@ -99,23 +97,35 @@ async fn start(mut starting: Starting, permit: Option<OwnedSemaphorePermit>) {
     }
 }
 
+/// A process that waited becomes the worker, or a new one is started.
+async fn process(shared: &Shared, revision: &Revision) -> Result<(Worker, Uid), Failure> {
+    let uid = shared.uids.take();
+    let plan = spec::plan(shared, revision, uid.number())?;
+    if plan.attachment.is_some()
+        && let Some(stem) = shared.stems.take(&revision.language)
+    {
+        match Worker::adopt(stem.child, &plan).await {
+            Ok(worker) => return Ok((worker, stem.uid)),
+            Err(Some(failed)) => return Err(failed),
+            Err(None) => {}
+        }
+    }
+    Worker::start(&shared.launcher, &plan).await.map(|worker| (worker, uid))
+}
+
 impl Pool {
     fn admit(
         self: &Arc<Pool>,
         worker: Worker,
+        uid: Uid,
         took: Duration,
         permit: OwnedSemaphorePermit,
         starting: &mut Starting,
     ) {
         let id = self.shared.next_worker();
         let (orders, inbox) = mpsc::unbounded_channel();
-        let member = Member {
-            pool: Arc::clone(self),
-            worker: id,
-            left: false,
-            _permit: permit,
-            _uid: Arc::clone(&self.uid),
-        };
+        let member =
+            Member { pool: Arc::clone(self), worker: id, left: false, _permit: permit, _uid: uid };
         let now = Instant::now();
         let mut state = lock(&self.state);
         starting.end(&mut state);

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Options;
+use super::stems::Stems;
 use super::uid::Uids;
 use crate::Revision;
 use crate::language::Languages;
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) languages: Languages,
     pub(crate) options: Options,
     pub(crate) uids: Uids,
+    pub(crate) stems: Stems,
     /// Cancelled when the last workers are to go.
     pub(crate) stopped: CancellationToken,
     pools: RwLock<HashMap<String, Arc<Pool>>>,
@@ -41,6 +43,7 @@ impl Shared {
             launcher,
             languages,
             uids: Uids::default(),
+            stems: Stems::default(),
             stopped: CancellationToken::new(),
             pools: RwLock::default(),
             permits: Arc::new(Semaphore::new(options.max_workers.max(1))),
@@ -55,6 +58,7 @@ impl Shared {
     pub(super) fn close(&self) {
         self.draining.store(true, Ordering::Release);
         self.stopped.cancel();
+        self.stems.clear();
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         let pools = std::mem::take(&mut *pools);
         pools.values().for_each(|pool| pool.kill());

@@ -1,7 +1,10 @@
 //! The sandbox of a worker: what of the host it sees, and its limits.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use dispatch_api::ErrorType;
-use dispatch_sandbox::{Bind, Network, Spec};
+use dispatch_sandbox::{Attachment, Bind, Network, Spec};
 
 use super::Shared;
 use crate::call::{Cause, Failure};
@@ -24,12 +27,13 @@ const OPEN_FILES: u64 = 1024;
 const ENVIRONMENT: [(&str, &str); 3] =
     [("HOME", "/tmp"), ("LANG", "C.UTF-8"), ("PATH", "/usr/local/bin:/usr/bin:/bin")];
 
-/// How a worker of `revision` is started.
-///
-/// # Errors
-/// When its language is not there or its environment cannot be set.
-pub fn plan(shared: &Shared, revision: &Revision, host_uid: u32) -> Result<Plan, Failure> {
-    let language = &revision.language;
+/// What a process of a language is started with, whatever its function is.
+struct Base<'a> {
+    pack: &'a Pack,
+    sandbox: Spec,
+}
+
+fn base<'a>(shared: &'a Shared, language: &str, host_uid: u32) -> Result<Base<'a>, Failure> {
     let (Some(pack), Some(installed)) =
         (shared.languages.resolve(language), shared.languages.installed(language))
     else {
@@ -40,47 +44,84 @@ pub fn plan(shared: &Shared, revision: &Revision, host_uid: u32) -> Result<Plan,
     };
     let executable = installed.runtime.executable.display().to_string();
     let argv = pack.worker.command.iter().map(|word| word.replace("{executable}", &executable));
-
-    let read_only = |source, target: &str| Bind { source, target: target.into(), writable: false };
-    let mut binds = vec![
-        read_only(revision.source.clone(), SOURCE),
-        read_only(shared.languages.directory(language), LANGUAGE),
-    ];
+    let mut binds = vec![read_only(shared.languages.directory(&pack.name), LANGUAGE)];
     binds.extend(installed.binds.iter().map(|path| Bind {
         source: path.clone(),
         target: path.clone(),
         writable: false,
     }));
-    if let Some(layer) = &revision.layer {
-        binds.push(read_only(layer.clone(), &pack.worker.layer_target));
-    }
-
-    let settings = &revision.settings;
-    // Files in /tmp take memory too, so they must not be able to take all of it.
-    let tmp_bytes = match settings.memory_bytes {
-        0 => TMP_BYTES,
-        limit => TMP_BYTES.min(limit / 2),
-    };
+    let fixed = ENVIRONMENT.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let of_pack = pack.worker.environment.iter().map(|(name, value)| (name.clone(), value.clone()));
     let sandbox = Spec {
         argv: argv.collect(),
-        env: environment(revision, pack)?,
+        env: fixed.chain(of_pack).collect::<BTreeMap<_, _>>().into_iter().collect(),
         cwd: SOURCE.into(),
         binds,
-        mount_points: Vec::new(),
-        network: match settings.egress {
-            Egress::None => Network::None,
-            Egress::Full => Network::Host,
-        },
-        tmp_bytes,
+        mount_points: vec![SOURCE.into(), pack.worker.layer_target.clone().into()],
+        network: Network::None,
+        tmp_bytes: TMP_BYTES,
         tmp_inodes: TMP_INODES,
-        memory_bytes: settings.memory_bytes,
+        memory_bytes: 0,
         processes: PROCESSES,
         open_files: OPEN_FILES,
         file_bytes: TMP_BYTES,
         host_uid,
     };
+    Ok(Base { pack, sandbox })
+}
+
+/// The sandbox of a process that waits for a function of `language`.
+///
+/// # Errors
+/// When the language is not there.
+pub fn waiting(shared: &Shared, language: &str, host_uid: u32) -> Result<Spec, Failure> {
+    Ok(base(shared, language, host_uid)?.sandbox)
+}
+
+/// How a worker of `revision` comes to be.
+///
+/// # Errors
+/// When its language is not there or its environment cannot be set.
+pub fn plan(shared: &Shared, revision: &Revision, host_uid: u32) -> Result<Plan, Failure> {
+    let Base { pack, mut sandbox } = base(shared, &revision.language, host_uid)?;
+    let environment = environment(revision, pack)?;
+    let settings = &revision.settings;
+    let mut binds = vec![read_only(revision.source.clone(), SOURCE)];
+    if let Some(layer) = &revision.layer {
+        binds.push(read_only(layer.clone(), &pack.worker.layer_target));
+    }
+    // Files in /tmp take memory too, so they must not be able to take all of it.
+    let tmp_bytes = match settings.memory_bytes {
+        0 => TMP_BYTES,
+        limit => TMP_BYTES.min(limit / 2),
+    };
+    let can_wait = pack.worker.waits
+        && settings.egress == Egress::None
+        && !environment.keys().any(|name| pack.worker.takes_at_start(name));
+    let attachment = can_wait.then(|| Attachment {
+        binds: binds.clone(),
+        memory_bytes: settings.memory_bytes,
+        tmp_bytes,
+    });
+    sandbox.mount_points.clear();
+    sandbox.binds.extend(binds);
+    let at_start = sandbox.env.into_iter().collect::<BTreeMap<_, _>>();
+    sandbox.env = at_start
+        .into_iter()
+        .chain(environment.clone())
+        .collect::<BTreeMap<_, _>>()
+        .into_iter()
+        .collect();
+    sandbox.tmp_bytes = tmp_bytes;
+    sandbox.memory_bytes = settings.memory_bytes;
+    sandbox.network = match settings.egress {
+        Egress::None => Network::None,
+        Egress::Full => Network::Host,
+    };
     Ok(Plan {
         sandbox,
+        attachment,
+        environment,
         function: revision.function.clone(),
         source: SOURCE.to_owned(),
         handler: revision.handler.clone(),
@@ -90,16 +131,16 @@ pub fn plan(shared: &Shared, revision: &Revision, host_uid: u32) -> Result<Plan,
     })
 }
 
-/// The whole environment of a worker; later values replace earlier ones.
-fn environment(revision: &Revision, pack: &Pack) -> Result<Vec<(String, String)>, Failure> {
-    let fixed = ENVIRONMENT.iter().map(|(name, value)| (*name, *value));
-    let of_pack = pack.worker.environment.iter();
+fn read_only(source: PathBuf, target: &str) -> Bind {
+    Bind { source, target: target.into(), writable: false }
+}
+
+/// What a function adds to the environment of its language; its own variables win.
+fn environment(revision: &Revision, pack: &Pack) -> Result<BTreeMap<String, String>, Failure> {
     let of_layer = pack.worker.layer_environment.iter().filter(|_| revision.layer.is_some());
-    let all = fixed
-        .chain(of_pack.chain(of_layer).map(|(name, value)| (name.as_str(), value.as_str())))
-        .chain(revision.settings.environment.iter().map(|(n, v)| (n.as_str(), v.as_str())));
-    let mut merged = std::collections::BTreeMap::new();
-    for (name, value) in all {
+    let own = revision.settings.environment.iter().map(|(name, value)| (name, value));
+    let mut merged = BTreeMap::new();
+    for (name, value) in of_layer.chain(own) {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             let message = format!(
                 "the environment variable {name:?} cannot be set: a name is not empty and has no \
@@ -107,7 +148,7 @@ fn environment(revision: &Revision, pack: &Pack) -> Result<Vec<(String, String)>
             );
             return Err(failure::failure(ErrorType::FunctionError, Cause::Load, message));
         }
-        merged.insert(name, value);
+        merged.insert(name.clone(), value.clone());
     }
-    Ok(merged.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    Ok(merged)
 }

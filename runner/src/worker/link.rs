@@ -75,6 +75,11 @@ impl Link {
         })
     }
 
+    /// Gives the process back. Nothing of it may be unread.
+    pub fn into_child(self) -> Child {
+        self.child
+    }
+
     /// Sends a frame without a body. Nothing is lost when the worker is slow: [`Link::poll`] goes on.
     pub fn send(&mut self, header: &ToWorker) {
         self.send_body(header, []);
@@ -104,7 +109,8 @@ impl Link {
         }
     }
 
-    fn send_body<const N: usize>(&mut self, header: &ToWorker, body: [Bytes; N]) {
+    /// Sends a frame with a body in pieces, of at most [`MAX_BODY`] bytes in all.
+    pub fn send_body<const N: usize>(&mut self, header: &ToWorker, body: [Bytes; N]) {
         let mut start = BytesMut::new();
         frame::encode(header, body.iter().map(Bytes::len).sum(), &mut start);
         self.outgoing.push_back(start.freeze());

@@ -1,9 +1,11 @@
 //! Starting a worker: the process, and the handshake until the handler is loaded.
 
 use std::future::poll_fn;
+use std::time::Duration;
 
+use bytes::Bytes;
 use dispatch_api::ErrorType;
-use dispatch_sandbox::Launcher;
+use dispatch_sandbox::{Child, Launcher, Spec};
 use tokio::time::timeout;
 
 use super::active::background;
@@ -17,75 +19,137 @@ const TAIL: usize = 2048;
 
 /// Starts a worker. Returns it with the handler, inferred where it was empty.
 pub async fn start(launcher: &Launcher, plan: &Plan) -> Result<(Link, String), Failure> {
-    let system = |what: &str, error: &dyn std::fmt::Display| {
-        failure::system(format!("A worker could not be {what}: {error}"))
-    };
     let child = launcher.spawn(&plan.sandbox).await.map_err(|error| system("started", &error))?;
-    let mut link = Link::new(child).map_err(|error| system("connected", &error))?;
-    let mut wrote = Vec::new();
-    let failed = match timeout(plan.start_timeout, load(&mut link, plan, &mut wrote)).await {
-        Ok(Ok(handler)) => return Ok((link, handler)),
-        Ok(Err(failed)) => failed,
-        Err(_) => failure::failure(
-            ErrorType::FunctionError,
-            Cause::Load,
-            format!(
-                "The handler was not loaded within {} s; move slow work out of the source's top \
-                 level",
-                plan.start_timeout.as_secs_f32()
-            ),
-        ),
+    let mut wrote = Wrote::of(&plan.function);
+    let mut link = connect(child)?;
+    let steps = async {
+        greet(&mut link, &mut wrote).await?;
+        load(&mut link, plan, &mut wrote).await
     };
-    link.end().await;
-    Err(failed)
+    let loaded = within(plan.start_timeout, steps).await;
+    finish(link, loaded).await
 }
 
-/// The handshake.
-async fn load(link: &mut Link, plan: &Plan, wrote: &mut Vec<u8>) -> Result<String, Failure> {
+/// Starts a process that has said hello, for a function that is not known yet.
+pub async fn wait(launcher: &Launcher, spec: &Spec, limit: Duration) -> Result<Child, Failure> {
+    let child = launcher.spawn(spec).await.map_err(|error| system("started", &error))?;
+    let mut link = connect(child)?;
+    let greeted = within(limit, greet(&mut link, &mut Wrote::of(""))).await;
+    finish(link, greeted).await.map(|(link, ())| link.into_child())
+}
+
+/// Makes a process that waited a worker; fails with `None` while no harm is done.
+pub async fn adopt(child: Child, plan: &Plan) -> Result<(Link, String), Option<Failure>> {
+    let Some(attachment) = &plan.attachment else { return Err(None) };
+    if let Err(error) = child.attach(attachment).await {
+        tracing::debug!(function = plan.function, %error, "a waiting process is of no use");
+        return Err(None);
+    }
+    let mut link = connect(child)?;
+    let mut wrote = Wrote::of(&plan.function);
+    let loaded = within(plan.start_timeout, load(&mut link, plan, &mut wrote)).await;
+    finish(link, loaded).await.map_err(Some)
+}
+
+fn system(what: &str, error: &dyn std::fmt::Display) -> Failure {
+    failure::system(format!("A worker could not be {what}: {error}"))
+}
+
+fn connect(child: Child) -> Result<Link, Failure> {
+    Link::new(child).map_err(|error| system("connected", &error))
+}
+
+async fn within<T>(
+    limit: Duration,
+    steps: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout(limit, steps).await.unwrap_or_else(|_| {
+        let message = format!(
+            "The handler was not loaded within {} s; move slow work out of the source's top level",
+            limit.as_secs_f32()
+        );
+        Err(failure::failure(ErrorType::FunctionError, Cause::Load, message))
+    })
+}
+
+/// No worker that failed is left.
+async fn finish<T>(mut link: Link, done: Result<T, Failure>) -> Result<(Link, T), Failure> {
+    match done {
+        Ok(value) => Ok((link, value)),
+        Err(failed) => {
+            link.end().await;
+            Err(failed)
+        }
+    }
+}
+
+/// Waits for the worker's first frame.
+async fn greet(link: &mut Link, wrote: &mut Wrote) -> Result<(), Failure> {
+    match frame(link, wrote).await? {
+        (FromWorker::Hello { protocol: PROTOCOL }, _) => Ok(()),
+        (FromWorker::Hello { protocol }, _) => Err(failure::system(format!(
+            "The language's worker speaks version {protocol} of the worker protocol, but this \
+             server version {PROTOCOL}; install a matching language pack"
+        ))),
+        (other, _) => Err(failure::unexpected(&other)),
+    }
+}
+
+/// Lets a worker that has said hello load the handler.
+async fn load(link: &mut Link, plan: &Plan, wrote: &mut Wrote) -> Result<String, Failure> {
     let init = ToWorker::Init {
         source: plan.source.clone(),
         handler: plan.handler.clone(),
         concurrency: plan.concurrency,
         result_limit: plan.result_limit,
     };
-    let mut greeted = false;
-    loop {
-        let frame = poll_fn(|cx| {
-            link.poll(cx, &mut |stream, bytes| {
-                background(&plan.function, stream, bytes);
-                keep_tail(wrote, bytes);
-            })
-        });
-        match frame.await {
-            Ok((FromWorker::Hello { protocol: PROTOCOL }, _)) if !greeted => {
-                greeted = true;
-                link.send(&init);
-            }
-            Ok((FromWorker::Hello { protocol }, _)) if !greeted => {
-                return Err(failure::system(format!(
-                    "The language's worker speaks version {protocol} of the worker protocol, \
-                     but this server version {PROTOCOL}; install a matching language pack"
-                )));
-            }
-            Ok((FromWorker::Ready { handler }, _)) if greeted => return Ok(handler),
-            Ok((FromWorker::Failed, body)) if greeted => {
-                let fault = serde_json::from_slice::<Fault>(&body)
-                    .map_err(|error| failure::protocol(&format!("bad `failed`: {error}")))?;
-                return Err(failure::reported(fault, Cause::Load));
-            }
-            Ok((frame, _)) => return Err(failure::unexpected(&frame)),
-            Err(gone) => {
-                let keep = &mut |_, bytes: &[u8]| keep_tail(wrote, bytes);
-                let mut failed = link.post_mortem(gone, keep).await;
-                let wrote = String::from_utf8_lossy(wrote);
-                if !wrote.trim().is_empty() {
-                    failed.message.push_str("; it wrote: ");
-                    failed.message.push_str(wrote.trim());
-                }
-                failed.message.insert_str(0, "The handler could not be loaded. ");
-                return Err(failed);
-            }
+    let environment = serde_json::to_vec(&plan.environment)
+        .map_err(|error| system("told its environment", &error))?;
+    link.send_body(&init, [environment.into()]);
+    match frame(link, wrote).await? {
+        (FromWorker::Ready { handler }, _) => Ok(handler),
+        (FromWorker::Failed, body) => {
+            let fault = serde_json::from_slice::<Fault>(&body)
+                .map_err(|error| failure::protocol(&format!("bad `failed`: {error}")))?;
+            Err(failure::reported(fault, Cause::Load))
         }
+        (other, _) => Err(failure::unexpected(&other)),
+    }
+}
+
+/// The next frame. A worker that is gone instead is shown with its last words.
+async fn frame(link: &mut Link, wrote: &mut Wrote) -> Result<(FromWorker, Bytes), Failure> {
+    let next = poll_fn(|cx| {
+        link.poll(cx, &mut |stream, bytes| {
+            background(&wrote.function, stream, bytes);
+            keep_tail(&mut wrote.tail, bytes);
+        })
+    });
+    match next.await {
+        Ok(frame) => Ok(frame),
+        Err(gone) => {
+            let keep = &mut |_, bytes: &[u8]| keep_tail(&mut wrote.tail, bytes);
+            let mut failed = link.post_mortem(gone, keep).await;
+            let said = String::from_utf8_lossy(&wrote.tail);
+            if !said.trim().is_empty() {
+                failed.message.push_str("; it wrote: ");
+                failed.message.push_str(said.trim());
+            }
+            failed.message.insert_str(0, "The handler could not be loaded. ");
+            Err(failed)
+        }
+    }
+}
+
+/// What a process wrote while it loaded.
+struct Wrote {
+    function: String,
+    tail: Vec<u8>,
+}
+
+impl Wrote {
+    fn of(function: &str) -> Wrote {
+        Wrote { function: function.to_owned(), tail: Vec::new() }
     }
 }
 

@@ -29,8 +29,14 @@ pub async fn fixture_with(change: impl FnOnce(&mut Options)) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let mut options = Options::new(directory.path());
     change(&mut options);
+    let stems = options.stems;
     let runner = ProcessRunner::start(Launcher::start().unwrap(), options).await.unwrap();
-    Fixture { runner, directory, next: AtomicU32::new(0) }
+    let fixture = Fixture { runner, directory, next: AtomicU32::new(0) };
+    // So that it is certain which workers come from a process that waited: the first ones.
+    for language in ["python3", "nodejs"] {
+        fixture.until_waiting(language, stems).await;
+    }
+    fixture
 }
 
 /// What a test says of a function.
@@ -130,6 +136,15 @@ impl Fixture {
     pub fn pool(&self, revision: &Revision) -> PoolState {
         let mut pools = self.runner.pools().into_iter();
         pools.find(|pool| pool.faas_id == revision.faas_id).unwrap_or_default()
+    }
+
+    /// Waits until so many processes wait for a function of `language`.
+    pub async fn until_waiting(&self, language: &str, count: usize) {
+        let begun = Instant::now();
+        while self.runner.waiting(language) != count {
+            assert!(begun.elapsed() < PATIENCE, "{}", self.runner.waiting(language));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Waits until the pool of `revision` is as `wanted`.

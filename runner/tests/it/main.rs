@@ -9,3 +9,4 @@ mod overlap;
 mod pools;
 mod protocol;
 mod python;
+mod stems;
