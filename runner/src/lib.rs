@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod call;
 pub mod frame;
+pub mod home;
 pub mod language;
 pub mod layer;
 pub mod pool;

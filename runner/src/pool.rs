@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 pub use self::lease::{Lease, Member};
 use crate::call::{Cause, Failure};
+use crate::home;
 use crate::process::Shared;
 use crate::worker::{Order, failure};
 use crate::{PoolState, Revision};
@@ -25,6 +26,10 @@ use crate::{PoolState, Revision};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a worker serves its own queue before it makes room for a function that has none.
 const TURN: Duration = Duration::from_secs(1);
+
+/// Calls in a row from one other home after which a worker moves there: moving costs about as much
+/// as two calls from afar.
+const VISITS: u8 = 3;
 
 /// Locks `mutex`, also after a panic elsewhere: no state here is ever left half-changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -61,6 +66,27 @@ struct Slot {
     busy: usize,
     born: Instant,
     idle_since: Instant,
+    /// The home it lives in.
+    home: Option<usize>,
+    /// Calls in a row that came from other homes.
+    visits: u8,
+}
+
+impl Slot {
+    /// Counts a call from `here`, before it gets its place. Says where the worker is to move, if it
+    /// is idle and called from elsewhere again and again.
+    fn visit(&mut self, here: Option<usize>) -> Option<usize> {
+        if here.is_none() || here == self.home {
+            self.visits = 0;
+            return None;
+        }
+        self.visits = self.visits.saturating_add(1);
+        if self.visits < VISITS || self.busy > 0 {
+            return None;
+        }
+        (self.home, self.visits) = (here, 0);
+        here
+    }
 }
 
 type Waiter = oneshot::Sender<Result<Lease, Failure>>;
@@ -89,10 +115,11 @@ impl Pool {
         if state.closed {
             return Ok(Entry::Closed);
         }
-        if let Some(slot) = state.free(self.concurrency()) {
-            slot.busy += 1;
-            let (worker, orders) = (slot.id, slot.orders.clone());
-            return Ok(Entry::Ready(self.lease(worker, orders, Duration::ZERO)));
+        let here = home::here();
+        if let Some(slot) = state.free(self.concurrency(), here) {
+            let home = slot.visit(here);
+            let lease = self.lease(slot, Duration::ZERO, home);
+            return Ok(Entry::Ready(lease));
         }
         let settings = &self.revision.settings;
         state.queue.retain(|waiter| !waiter.is_closed());
@@ -125,13 +152,11 @@ impl Pool {
         self.revision.settings.concurrency.max(1)
     }
 
-    fn lease(
-        self: &Arc<Pool>,
-        worker: u64,
-        orders: mpsc::UnboundedSender<Order>,
-        start: Duration,
-    ) -> Lease {
-        Lease { pool: Arc::clone(self), worker, orders, start }
+    /// Takes a place in the worker.
+    fn lease(self: &Arc<Pool>, slot: &mut Slot, start: Duration, home: Option<usize>) -> Lease {
+        slot.busy += 1;
+        let (worker, orders) = (slot.id, slot.orders.clone());
+        Lease { pool: Arc::clone(self), worker, orders, start, home }
     }
 
     /// Gives free places to those who wait.
@@ -145,14 +170,12 @@ impl Pool {
             if waiter.is_closed() {
                 continue;
             }
-            let Some(slot) = state.free(self.concurrency()) else {
+            let Some(slot) = state.free(self.concurrency(), home::here()) else {
                 state.queue.push_front(waiter);
                 break;
             };
-            slot.busy += 1;
-            let (worker, orders) = (slot.id, slot.orders.clone());
-            let start = fresh.filter(|(id, _)| *id == worker).map(|(_, start)| start);
-            let lease = self.lease(worker, orders, start.unwrap_or_default());
+            let start = fresh.filter(|(id, _)| *id == slot.id).map(|(_, start)| start);
+            let lease = self.lease(slot, start.unwrap_or_default(), None);
             effects.answers.push((waiter, Ok(lease)));
         }
         if state.retired && state.queue.is_empty() {
@@ -289,10 +312,10 @@ impl Pool {
 
 impl State {
     /// The worker to take: the fullest that has a place, so that others can become idle; among
-    /// equals the one used last, whose memory is warm.
-    fn free(&mut self, concurrency: usize) -> Option<&mut Slot> {
+    /// equals one that is at home here, then the one used last, whose memory is warm.
+    fn free(&mut self, concurrency: usize, here: Option<usize>) -> Option<&mut Slot> {
         let free = self.workers.iter_mut().filter(|slot| slot.busy < concurrency);
-        free.max_by_key(|slot| (slot.busy, slot.idle_since))
+        free.max_by_key(|slot| (slot.busy, slot.home == here, slot.idle_since))
     }
 }
 

@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(crate) use self::shared::Shared;
 use crate::archive::Limits;
 use crate::call::{Call, Cause, Failure, Outcome};
+use crate::home::Homes;
 use crate::language::{Languages, Pack};
 use crate::layer::{LayerLimits, LayerStore};
 use crate::pool::{Entry, Lease};
@@ -49,6 +50,9 @@ pub struct Options {
     pub payload_limit: usize,
     /// Bytes a result may have.
     pub result_limit: usize,
+    /// The threads that workers live in, beside the gateway's connections; none means the runtime
+    /// that calls.
+    pub homes: Homes,
     /// What building a dependency layer may take.
     pub layer_limits: LayerLimits,
     /// What a source archive may hold.
@@ -67,6 +71,7 @@ impl Options {
             start_timeout: Duration::from_secs(30),
             payload_limit: 64 * 1024 * 1024,
             result_limit: 64 * 1024 * 1024,
+            homes: Homes::default(),
             layer_limits: LayerLimits::default(),
             source_limits: Limits::default(),
         }

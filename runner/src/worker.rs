@@ -8,6 +8,7 @@ pub(crate) mod failure;
 mod link;
 pub(crate) mod load;
 mod logs;
+mod pace;
 mod session;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@
 //! The *owner* talks to it over one socket. This is the only crate with `unsafe` code and the only
 //! one that creates processes.
 
+mod affinity;
 mod attach;
 mod error;
 mod init;
@@ -18,6 +19,7 @@ mod spec;
 mod sys;
 mod wire;
 
+pub use affinity::{cores, keep_this_thread_on};
 pub use error::{Error, Exit};
 pub use owner::{Child, Launcher};
 pub use probe::{Layer, Report, Tier};

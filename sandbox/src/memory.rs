@@ -66,7 +66,7 @@ pub(crate) fn can_be_watched() -> bool {
 }
 
 /// All processes of a sandbox but its first, which is ours.
-fn processes(init: i32) -> Vec<i32> {
+pub(crate) fn processes(init: i32) -> Vec<i32> {
     let mut all = vec![init];
     let mut next = 0;
     while next < all.len() && all.len() < MAX_PROCESSES {

@@ -321,6 +321,11 @@ impl Child {
         self.exit.borrow().is_some()
     }
 
+    /// Keeps what runs in the sandbox on one core, or lets it run on all again.
+    pub fn keep_on(&self, core: Option<usize>) {
+        crate::affinity::keep_on(self.pid.cast_signed(), core);
+    }
+
     /// Kills everything in the sandbox.
     pub fn kill(&self) {
         if self.exit.borrow().is_none() {

@@ -161,6 +161,8 @@ settings! {
     max_source: u64 = 50, "DISPATCH_MAX_SOURCE";
     /// Seconds that calls may take to finish when the server stops
     drain_seconds: u64 = 30, "DISPATCH_DRAIN_SECONDS";
+    /// Threads of the gateway and its workers; 0 means one for each core
+    cores: usize = 0, "DISPATCH_CORES";
     /// Connections of the API, and of the gateway, at the same time
     max_connections: usize = 4096, "DISPATCH_MAX_CONNECTIONS";
 }
@@ -173,16 +175,16 @@ fn default_data_dir() -> PathBuf {
         .join("dispatch")
 }
 
-fn cores() -> usize {
+fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn default_max_workers() -> usize {
-    32 * cores()
+    32 * processors()
 }
 
 fn default_max_scale() -> usize {
-    4 * cores()
+    4 * processors()
 }
 
 impl Config {

@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::cores::Cores;
+
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a request's head.
@@ -41,9 +43,11 @@ pub async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener
     })
 }
 
-/// Answers connections until `stopping` fires, then lets open requests finish for `grace`.
+/// Answers connections until `stopping` fires, then lets open requests finish for `grace`. They are
+/// spread over `cores`, if there are any, or stay in this runtime.
 pub async fn serve<F, R>(
     listener: TcpListener,
+    cores: Option<Arc<Cores>>,
     max_connections: usize,
     stopping: CancellationToken,
     grace: Duration,
@@ -72,14 +76,32 @@ pub async fn serve<F, R>(
                 continue;
             }
         };
-        let connection = connection(stream, peer, answer.clone());
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
+        let (answer, watcher) = (answer.clone(), graceful.watcher());
+        let serve = move |stream| async move {
             let _slot = slot;
-            if let Err(error) = connection.await {
+            if let Err(error) = watcher.watch(connection(stream, peer, answer)).await {
                 tracing::debug!(%error, %peer, "a connection ended badly");
             }
-        });
+        };
+        let Some(cores) = &cores else {
+            tokio::spawn(serve(stream));
+            continue;
+        };
+        let (place, there) = cores.place();
+        if place.is_here() {
+            tokio::spawn(async move {
+                let _place = place;
+                serve(stream).await;
+            });
+        } else if let Ok(stream) = stream.into_std() {
+            there.spawn(async move {
+                let _place = place;
+                match TcpStream::from_std(stream) {
+                    Ok(stream) => serve(stream).await,
+                    Err(error) => tracing::warn!(%error, %peer, "a connection was lost"),
+                }
+            });
+        }
     }
     drop(listener);
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {

@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::body::Body;
+use axum::http::{Request, Response};
 use dispatch_runner::process::{Launcher, Options, ProcessRunner};
 use dispatch_runner::{Isolation, Runtime};
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::app::{App, Lock};
 use crate::config::Config;
+use crate::cores::Cores;
 use crate::gateway::{self, Scheme};
 use crate::{routes, serve};
 
@@ -24,6 +28,8 @@ pub struct Server {
     gateway: SocketAddr,
     listeners: Vec<JoinHandle<()>>,
     closing: CancellationToken,
+    /// They end last: the workers live there.
+    _cores: Arc<Cores>,
 }
 
 impl Server {
@@ -36,15 +42,17 @@ impl Server {
         let api = serve::bind((config.host, config.port).into(), "--port").await?;
         let gate = serve::bind((config.host, config.gateway_port).into(), "--gateway-port").await?;
         let lock = Lock::claim(&config.data_dir)?;
-        let runner = ProcessRunner::start(launcher, runner_options(&config))
-            .await
-            .context("cannot start the runner")?;
+        let cores = Arc::new(Cores::start(config.cores)?);
+        let mut options = runner_options(&config);
+        options.homes = cores.homes().clone();
+        let runner =
+            ProcessRunner::start(launcher, options).await.context("cannot start the runner")?;
         let addresses = (api.local_addr()?, gate.local_addr()?);
         let app = App::start(config, lock, Arc::new(runner)).await?;
         let closing = CancellationToken::new();
         let (most, grace) = (app.config.max_connections, app.config.drain());
         let router = routes::router(Arc::clone(&app));
-        let answer_api = move |_, request: axum::http::Request<hyper::body::Incoming>| {
+        let answer_api = move |_, request: Request<Incoming>| {
             let router = router.clone();
             async move {
                 match router.oneshot(routes::trim_slash(request).map(Body::new)).await {
@@ -59,10 +67,11 @@ impl Server {
             async move { gateway::handle(app, Scheme::Http, peer, request).await.map(Body::new) }
         };
         let listeners = vec![
-            tokio::spawn(serve::serve(api, most, closing.clone(), grace, answer_api)),
-            tokio::spawn(serve::serve(gate, most, closing.clone(), grace, answer_gateway)),
+            tokio::spawn(serve::serve(api, None, most, closing.clone(), grace, answer_api)),
+            spread(gate, &cores, most, closing.clone(), grace, answer_gateway)?,
         ];
-        Ok(Server { app, api: addresses.0, gateway: addresses.1, listeners, closing })
+        let (api, gateway) = addresses;
+        Ok(Server { app, api, gateway, listeners, closing, _cores: cores })
     }
 
     /// The API's address.
@@ -102,6 +111,31 @@ impl Server {
         }
         self.app.stop().await;
     }
+}
+
+/// Accepts on the first core: most of what it accepts can stay there without waking another.
+fn spread<F, R>(
+    listener: TcpListener,
+    cores: &Arc<Cores>,
+    most: usize,
+    closing: CancellationToken,
+    grace: Duration,
+    answer: F,
+) -> anyhow::Result<JoinHandle<()>>
+where
+    F: Fn(SocketAddr, Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response<Body>> + Send + 'static,
+{
+    let first = cores.homes().get(0).context("the gateway has no core")?.runtime.clone();
+    let (listener, cores) = (listener.into_std()?, Arc::clone(cores));
+    Ok(first.spawn(async move {
+        match TcpListener::from_std(listener) {
+            Ok(listener) => {
+                serve::serve(listener, Some(cores), most, closing, grace, answer).await;
+            }
+            Err(error) => tracing::error!(%error, "the gateway cannot listen"),
+        }
+    }))
 }
 
 fn runner_options(config: &Config) -> Options {

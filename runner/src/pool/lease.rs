@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Pool;
 use crate::call::Call;
+use crate::home::Homes;
 use crate::process::uid::Uid;
 use crate::worker::{Job, Order, Reply};
 
@@ -17,6 +18,8 @@ pub struct Lease {
     pub(super) orders: mpsc::UnboundedSender<Order>,
     /// How long the worker took to start, if it was started for this call.
     pub start: Duration,
+    /// The home that the worker is to move to before the call.
+    pub(super) home: Option<usize>,
 }
 
 /// A living worker's place in its pool. Dropping it says that the process is gone.
@@ -29,6 +32,11 @@ pub struct Member {
 }
 
 impl Lease {
+    /// The home that the worker is to move to before the call.
+    pub fn home(&self) -> Option<usize> {
+        self.home
+    }
+
     /// The pool of the worker.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
@@ -62,6 +70,11 @@ impl Member {
             self.left = true;
             self.pool.leave(self.worker);
         }
+    }
+
+    /// Where workers can live.
+    pub fn homes(&self) -> &Homes {
+        &self.pool.shared.options.homes
     }
 
     /// Whether it was taken out.

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::{Effects, Member, Pool, Slot, State, lock};
 use crate::Revision;
 use crate::call::Failure;
+use crate::home;
 use crate::process::uid::Uid;
 use crate::process::{Shared, spec};
 use crate::worker::Worker;
@@ -44,7 +45,9 @@ impl Pool {
         let starting = Starting { pool: Arc::clone(self), counted: true };
         let stopped = self.shared.stopped.clone();
         // Without a runtime the program is ending, and dropping the start is all there is to do.
-        if let Ok(runtime) = Handle::try_current() {
+        let next = || self.shared.options.homes.next().map(|home| home.runtime.clone());
+        let elsewhere = home::here().is_none().then(next).flatten();
+        if let Some(runtime) = elsewhere.or_else(|| Handle::try_current().ok()) {
             runtime.spawn(stopped.run_until_cancelled_owned(start(starting, permit)));
         }
     }
@@ -131,7 +134,9 @@ impl Pool {
         starting.end(&mut state);
         (state.failures, state.not_before) = (0, None);
         state.handler.clone_from(&worker.handler);
-        state.workers.push(Slot { id, orders, busy: 0, born: now, idle_since: now });
+        let home = home::here();
+        let slot = Slot { id, orders, busy: 0, born: now, idle_since: now, home, visits: 0 };
+        state.workers.push(slot);
         let mut effects = Effects::default();
         self.hand_out(&mut state, &mut effects, Some((id, took)));
         drop(state);

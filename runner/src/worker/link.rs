@@ -45,6 +45,16 @@ pub enum Gone {
     Violation(Violation),
 }
 
+/// A [`Link`] between two runtimes.
+pub struct Detached {
+    stream: std::os::unix::net::UnixStream,
+    decoder: Decoder,
+    outgoing: VecDeque<Bytes>,
+    pipes: [Option<OwnedFd>; 2],
+    child: Child,
+    exit: Option<Exit>,
+}
+
 /// The supervisor's end of a worker.
 pub struct Link {
     stream: UnixStream,
@@ -73,6 +83,36 @@ impl Link {
             exit: None,
             settle: None,
         })
+    }
+
+    /// Lets go of the runtime, to go on in another one with [`Link::attach`].
+    pub fn detach(self) -> io::Result<Detached> {
+        let Link { stream, decoder, outgoing, pipes, child, exit, .. } = self;
+        let [(_, stdout), (_, stderr)] = pipes;
+        let fd = |pipe: Option<pipe::Receiver>| pipe.map(pipe::Receiver::into_nonblocking_fd);
+        let pipes = [fd(stdout).transpose()?, fd(stderr).transpose()?];
+        Ok(Detached { stream: stream.into_std()?, decoder, outgoing, pipes, child, exit })
+    }
+
+    /// Takes over what another runtime let go of.
+    pub fn attach(detached: Detached) -> io::Result<Link> {
+        let Detached { stream, decoder, outgoing, pipes, child, exit } = detached;
+        let [stdout, stderr] = pipes;
+        let pipe = |fd: Option<OwnedFd>| fd.map(pipe::Receiver::from_owned_fd).transpose();
+        Ok(Link {
+            stream: UnixStream::from_std(stream)?,
+            decoder,
+            outgoing,
+            pipes: [(Stream::Stdout, pipe(stdout)?), (Stream::Stderr, pipe(stderr)?)],
+            child,
+            exit,
+            settle: None,
+        })
+    }
+
+    /// The process.
+    pub fn child(&self) -> &Child {
+        &self.child
     }
 
     /// Gives the process back. Nothing of it may be unread.

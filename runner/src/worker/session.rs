@@ -12,9 +12,11 @@ use tokio::time::{Sleep, sleep};
 use super::active::{Active, Cancelled, background, decline, sink};
 use super::failure;
 use super::link::{Gone, Link};
+use super::pace::Pace;
 use super::{Job, Order, Plan};
 use crate::call::{Cause, Failure};
 use crate::frame::{Fault, FromWorker, ToWorker};
+use crate::home::{self, Home};
 use crate::pool::Member;
 
 /// How long a call may take to end after it was cancelled; the worker is killed after that.
@@ -29,6 +31,9 @@ pub struct Session {
     calls: Vec<Active>,
     function: String,
     exclusive: bool,
+    /// The home it lives in.
+    home: Option<usize>,
+    pace: Pace,
     result_limit: usize,
     next_id: u64,
     /// When it was last found idle and well, and whether a `ping` is under way.
@@ -65,6 +70,8 @@ impl Session {
             calls: Vec::new(),
             function: plan.function.clone(),
             exclusive: plan.concurrency == 1,
+            home: home::here(),
+            pace: Pace::default(),
             result_limit: plan.result_limit,
             next_id: 0,
             checked: Instant::now(),
@@ -81,9 +88,12 @@ impl Session {
                 Event::Frame(frame, body) => self.on_frame(&frame, &body, &mut member),
                 Event::Gone(gone) => Err(End::Gone(gone)),
                 Event::Order(Order::Run(job)) => {
-                    match member.left() {
-                        false => self.begin(job),
-                        true => decline(job.call, job.lease, job.reply),
+                    if member.left() {
+                        decline(job.call, job.lease, job.reply);
+                    } else if let Some(home) = self.elsewhere(&job, &member) {
+                        return self.move_to(&home, job, orders, member);
+                    } else {
+                        self.begin(job);
                     }
                     Ok(())
                 }
@@ -114,6 +124,49 @@ impl Session {
             }
         }
         self.finish(end).await;
+    }
+
+    /// The home that this worker is to move to before it takes the call.
+    fn elsewhere(&self, job: &Job, member: &Member) -> Option<Home> {
+        let number = job.lease.home()?;
+        let moves = self.home != Some(number) && self.calls.is_empty();
+        moves.then(|| member.homes().get(number).cloned()).flatten()
+    }
+
+    /// Goes on in another home, where it takes the call first.
+    fn move_to(
+        self,
+        home: &Home,
+        job: Job,
+        orders: Option<mpsc::UnboundedReceiver<Order>>,
+        member: Member,
+    ) {
+        let Session { link, function, exclusive, pace, result_limit, next_id, .. } = self;
+        let Some(orders) = orders else { return };
+        let moved = async move {
+            let link = match link.detach().and_then(Link::attach) {
+                Ok(link) => link,
+                // Out of memory in the kernel, at worst; the worker's end says so to its pool.
+                Err(error) => return tracing::error!(function, %error, "a worker was lost"),
+            };
+            let mut session = Session {
+                link,
+                calls: Vec::new(),
+                function,
+                exclusive,
+                home: home::here(),
+                pace,
+                result_limit,
+                next_id,
+                checked: Instant::now(),
+                pinged: false,
+                timer: Box::pin(sleep(PING_EVERY)),
+            };
+            session.begin(job);
+            session.serve(orders, member).await;
+        };
+        let moved: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(moved);
+        home.runtime.spawn(moved);
     }
 
     fn poll_event(
@@ -267,7 +320,7 @@ impl Session {
                     }
                     None => body.clone(),
                 };
-                return self.conclude(index, check(result));
+                return self.conclude(index, check(result), member);
             }
             (FromWorker::Error { last, .. }, _) => {
                 let fault = serde_json::from_slice::<Fault>(body).map_err(|error| {
@@ -276,7 +329,8 @@ impl Session {
                 if *last {
                     member.leave();
                 }
-                return self.conclude(index, Ok(Err(failure::reported(fault, Cause::Handler))));
+                let failed = failure::reported(fault, Cause::Handler);
+                return self.conclude(index, Ok(Err(failed)), member);
             }
             _ => return Err(End::Kill(failure::unexpected(frame))),
         }
@@ -288,14 +342,22 @@ impl Session {
         &mut self,
         index: usize,
         result: Result<Result<Bytes, Failure>, End>,
+        member: &Member,
     ) -> Result<(), End> {
         let result = result?;
         if self.exclusive {
             let Session { link, calls, function, .. } = self;
             link.drain(&mut sink(calls, function, true));
         }
-        self.calls.swap_remove(index).finish(result);
+        let active = self.calls.swap_remove(index);
         self.checked = Instant::now();
+        let took = self.checked - active.begun;
+        active.finish(result);
+        if let Some(home) = self.home
+            && let Some(core) = self.pace.after(took, || member.homes().core(home))
+        {
+            self.link.child().keep_on(core);
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 mod failures;
 mod fixture;
+mod homes;
 mod logs;
 mod nodejs;
 mod overlap;
