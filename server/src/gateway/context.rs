@@ -1,12 +1,17 @@
-//! What a function is told about the HTTP request behind its call.
+//! What a function is told about the HTTP request behind its call. It is made for every request, so
+//! it is written straight to text.
 
-use std::net::SocketAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 
-use axum::http::header::{self, HeaderMap};
+use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::request::Parts;
-use serde_json::{Map, Value, json};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
 
 use super::{Scheme, body, host};
+use crate::problem::Error;
 
 /// Headers that concern one connection, or us, and not the function.
 const OURS: &[&str] = &[
@@ -20,101 +25,196 @@ const OURS: &[&str] = &[
     "upgrade",
 ];
 
-/// The headers that are passed on, in lower case, each with all its values.
-fn passed_on(headers: &HeaderMap) -> Map<String, Value> {
-    let named: Vec<String> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
-    let ours = |name: &str| {
-        OURS.contains(&name)
-            || name.starts_with("x-dispatch-")
-            || named.iter().any(|other| other == name)
-    };
-    let passed = headers.iter().filter(|(name, _)| !ours(name.as_str()));
-    let text = |value: &[u8]| json!(String::from_utf8_lossy(value));
-    body::lists(
-        passed.map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect(),
-    )
+/// The headers that are passed on.
+struct Passed<'a> {
+    headers: &'a HeaderMap,
+    /// Those that the client says concern the connection alone.
+    hop: Vec<String>,
 }
 
-/// The values of one header as one text.
-fn joined(name: &str, values: &Value) -> Value {
-    let texts: Vec<&str> =
-        values.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    // HTTP/2 sends each cookie by itself.
-    json!(texts.join(if name == "cookie" { "; " } else { ", " }))
-}
-
-/// `context.httpContext`: headers in lower case, then the keys of both old gateways, which no header
-/// can replace.
-pub fn http(
-    parts: &Parts,
-    scheme: Scheme,
-    peer: SocketAddr,
-    function: &str,
-    query: body::Fields,
-    parameters: Vec<(String, String)>,
-) -> Map<String, Value> {
-    let headers = passed_on(&parts.headers);
-    let mut context: Map<String, Value> =
-        headers.iter().map(|(name, values)| (name.clone(), joined(name, values))).collect();
-    let request = request_uri(parts);
-    let protocol = format!("{:?}", parts.version);
-    let parameters: Map<String, Value> =
-        parameters.into_iter().map(|(name, value)| (name, json!(value))).collect();
-    let own = json!({
-        "args": parts.uri.query().unwrap_or_default(),
-        "request": request,
-        "request_uri": request,
-        "request-uri": request,
-        "scheme": scheme.as_str(),
-        "server_protocol": protocol,
-        "server-protocol": protocol,
-        "upstream_uri": function,
-        "upstream-uri": function,
-        "uri": parts.uri.path(),
-        "method": parts.method.as_str(),
-        "host": host(&parts.uri, &parts.headers),
-        "remote_addr": peer.ip().to_string(),
-        "headers": headers,
-        "query": body::lists(query),
-        "params": parameters,
-    });
-    if let Value::Object(own) = own {
-        context.extend(own);
+impl<'a> Passed<'a> {
+    fn of(headers: &'a HeaderMap) -> Passed<'a> {
+        let named = headers.get_all(header::CONNECTION).iter();
+        let named = named.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+        let hop = named.map(|name| name.trim().to_ascii_lowercase()).collect();
+        Passed { headers, hop }
     }
-    context
+
+    fn names(&self) -> impl Iterator<Item = &'a HeaderName> {
+        self.headers.keys().filter(|name| {
+            let name = name.as_str();
+            !OURS.contains(&name)
+                && !name.starts_with("x-dispatch-")
+                && !self.hop.iter().any(|other| other == name)
+        })
+    }
+
+    fn values(&self, name: &HeaderName) -> impl Iterator<Item = Cow<'a, str>> {
+        self.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()))
+    }
+
+    /// The values of one header as one text.
+    fn joined(&self, name: &HeaderName) -> Cow<'a, str> {
+        let mut values = self.values(name);
+        let first = values.next().unwrap_or_default();
+        // HTTP/2 sends each cookie by itself.
+        let between = if *name == header::COOKIE { "; " } else { ", " };
+        values.fold(first, |all, value| Cow::Owned(format!("{all}{between}{value}")))
+    }
 }
 
-fn request_uri(parts: &Parts) -> &str {
-    parts.uri.path_and_query().map_or("/", |request| request.as_str())
+/// Each name in lower case with all its values.
+impl Serialize for Passed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.names().map(|name| (name.as_str(), Values(self, name))))
+    }
 }
 
-/// `context.request` of the second old generation, whose headers were spelled `Content-Type`.
-pub fn request(parts: &Parts) -> Value {
-    let header: Map<String, Value> = passed_on(&parts.headers)
-        .into_iter()
-        .map(|(name, values)| (canonical(&name), values))
-        .collect();
-    json!({ "uri": request_uri(parts), "method": parts.method.as_str(), "header": header })
+struct Values<'a, 'b>(&'b Passed<'a>, &'b HeaderName);
+
+impl Serialize for Values<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.values(self.1))
+    }
+}
+
+/// The same, spelled `Content-Type`.
+struct Canonical<'a, 'b>(&'b Passed<'a>);
+
+impl Serialize for Canonical<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let names = self.0.names();
+        serializer.collect_map(names.map(|name| (canonical(name.as_str()), Values(self.0, name))))
+    }
+}
+
+/// Both contexts of one request.
+pub struct Contexts<'a> {
+    parts: &'a Parts,
+    passed: Passed<'a>,
+}
+
+impl<'a> Contexts<'a> {
+    /// Of the request with this head.
+    pub fn of(parts: &'a Parts) -> Contexts<'a> {
+        Contexts { parts, passed: Passed::of(&parts.headers) }
+    }
+
+    /// `context.httpContext`: headers in lower case, then the keys of both old gateways, which no
+    /// header can replace.
+    ///
+    /// # Errors
+    /// Never, other than for a lack of memory.
+    pub fn http(
+        &self,
+        scheme: Scheme,
+        peer: SocketAddr,
+        function: &str,
+        query: body::Fields,
+        parameters: &[(String, String)],
+    ) -> Result<Box<RawValue>, Error> {
+        let (query, peer) = (body::lists(query), peer.ip());
+        let context = Http { contexts: self, scheme, peer, function, query, parameters };
+        to_raw_value(&context).map_err(|error| Error::internal("the context", &error))
+    }
+
+    /// `context.request` of the second old generation.
+    ///
+    /// # Errors
+    /// Never, other than for a lack of memory.
+    pub fn request(&self) -> Result<Box<RawValue>, Error> {
+        to_raw_value(self).map_err(|error| Error::internal("the context", &error))
+    }
+
+    fn uri(&self) -> &str {
+        self.parts.uri.path_and_query().map_or("/", |request| request.as_str())
+    }
+}
+
+impl Serialize for Contexts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("uri", self.uri())?;
+        map.serialize_entry("method", self.parts.method.as_str())?;
+        map.serialize_entry("header", &Canonical(&self.passed))?;
+        map.end()
+    }
+}
+
+struct Http<'a, 'b> {
+    contexts: &'b Contexts<'a>,
+    scheme: Scheme,
+    peer: IpAddr,
+    function: &'b str,
+    query: Map<String, Value>,
+    parameters: &'b [(String, String)],
+}
+
+impl Serialize for Http<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Contexts { parts, passed } = self.contexts;
+        let (request, protocol) = (self.contexts.uri(), format!("{:?}", parts.version));
+        let own: [(&str, &str); 13] = [
+            ("args", parts.uri.query().unwrap_or_default()),
+            ("request", request),
+            ("request_uri", request),
+            ("request-uri", request),
+            ("scheme", self.scheme.as_str()),
+            ("server_protocol", &protocol),
+            ("server-protocol", &protocol),
+            ("upstream_uri", self.function),
+            ("upstream-uri", self.function),
+            ("uri", parts.uri.path()),
+            ("method", parts.method.as_str()),
+            ("host", host(&parts.uri, &parts.headers)),
+            ("remote_addr", &self.peer.to_string()),
+        ];
+        let ours = |name: &str| {
+            matches!(name, "headers" | "query" | "params")
+                || own.iter().any(|(key, _)| *key == name)
+        };
+        let mut map = serializer.serialize_map(None)?;
+        for name in passed.names().filter(|name| !ours(name.as_str())) {
+            map.serialize_entry(name.as_str(), &passed.joined(name))?;
+        }
+        for (key, value) in own {
+            map.serialize_entry(key, value)?;
+        }
+        map.serialize_entry("headers", passed)?;
+        map.serialize_entry("query", &self.query)?;
+        map.serialize_entry("params", &Parameters(self.parameters))?;
+        map.end()
+    }
+}
+
+/// A later parameter of the same name wins.
+struct Parameters<'a>(&'a [(String, String)]);
+
+impl Serialize for Parameters<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let last = |index: usize| {
+            let (name, _) = &self.0[index];
+            self.0[index + 1..].iter().all(|(other, _)| other != name)
+        };
+        let pairs = self.0.iter().enumerate().filter(|(index, _)| last(*index));
+        serializer.collect_map(pairs.map(|(_, (name, value))| (name, value)))
+    }
 }
 
 fn canonical(name: &str) -> String {
-    let words = name.split('-').map(|word| {
-        let (first, rest) = word.split_at(word.len().min(1));
-        first.to_ascii_uppercase() + rest
-    });
-    words.collect::<Vec<_>>().join("-")
+    let mut start = true;
+    let letter = |letter: char| {
+        let first = std::mem::replace(&mut start, letter == '-');
+        if first { letter.to_ascii_uppercase() } else { letter }
+    };
+    name.chars().map(letter).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use axum::http::Request;
+    use serde_json::json;
 
     use super::*;
 
@@ -131,7 +231,8 @@ mod tests {
         let peer = "192.0.2.1:5000".parse().unwrap();
         let query = body::fields(b"n=1&n=2").unwrap();
         let parameters = vec![("id".to_owned(), "x y".to_owned())];
-        Value::Object(http(&parts, Scheme::Http, peer, "hello", query, parameters))
+        let http = Contexts::of(&parts).http(Scheme::Http, peer, "hello", query, &parameters);
+        serde_json::from_str(http.unwrap().get()).unwrap()
     }
 
     #[test]
@@ -187,7 +288,9 @@ mod tests {
 
     #[test]
     fn the_request_of_the_second_generation() {
-        let request = request(&parts(&[("content-type", "text/plain"), ("x-b--c", "1")]));
+        let parts = parts(&[("content-type", "text/plain"), ("x-b--c", "1")]);
+        let request = Contexts::of(&parts).request().unwrap();
+        let request: Value = serde_json::from_str(request.get()).unwrap();
         let header = json!({"Content-Type": ["text/plain"], "X-B--C": ["1"]});
         assert_eq!(request["header"], header);
         assert_eq!(request["uri"], "/a/x%20y?n=1&n=2");

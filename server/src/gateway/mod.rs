@@ -22,6 +22,7 @@ use crate::live::Function;
 use crate::problem::Error;
 use crate::runs::{self, Finished, Invocation};
 use crate::trace::{REQUEST_ID, Trace};
+use context::Contexts;
 use response::{Answer, refusal};
 use table::{Match, Table};
 
@@ -206,14 +207,16 @@ where
         .headers
         .get("x-dispatch-blocking")
         .is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"false"));
-    let http = context::http(&parts, scheme, peer, &function.name, query, found.parameters);
+    let contexts = Contexts::of(&parts);
+    let http = contexts.http(scheme, peer, &function.name, query, &found.parameters)?;
+    let second = contexts.request()?;
     let request_id = trace.request_id.clone();
     let invocation = Invocation {
         org: endpoint.org.clone(),
         function,
         input,
         http_context: Some(http),
-        request: Some(context::request(&parts)),
+        request: Some(second),
         event: None,
         secrets: Vec::new(),
         services: Vec::new(),
@@ -221,13 +224,13 @@ where
         trace,
     };
     if !waits {
-        let id = runs::accept(app, invocation).await?;
+        let id = runs::accept(app, &invocation).await?;
         let body = serde_json::json!({ "runId": id, "status": "INITIALIZED" }).to_string();
         let mut answer = response::json(StatusCode::ACCEPTED, body);
         set(&mut answer, RUN_ID, &id);
         return Ok(answer);
     }
-    let finished = runs::execute(app, invocation).await;
+    let finished = runs::execute(app, Arc::new(invocation)).await;
     let answer = match &finished.result {
         Ok(output) => response::success(output),
         Err(failure) => Err(response::failure(failure, &finished.id)),

@@ -1,5 +1,6 @@
 //! `/v1/runs`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -11,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use dispatch_api::{Invalid, Problem, Run, Status, validate, wire};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -104,8 +106,7 @@ pub(crate) async fn create(
         org: caller.org,
         function: Arc::clone(function),
         input: input(&run)?,
-        http_context: (!run.http_context.is_empty())
-            .then(|| run.http_context.clone().into_iter().collect()),
+        http_context: text(&run.http_context),
         request: None,
         event: run.event.clone(),
         secrets: run.secrets,
@@ -113,18 +114,27 @@ pub(crate) async fn create(
         tags: run.tags,
         trace: Trace::from_headers(&headers),
     };
+    let invocation = Arc::new(invocation);
     if raw {
         let finished = super::execute(&app, invocation).await;
         return Ok(Json(envelope(&finished)).into_response());
     }
     if run.blocking {
-        let finished = super::execute(&app, invocation.clone()).await;
+        let finished = super::execute(&app, Arc::clone(&invocation)).await;
         let run = RunRecord::ended(&invocation, &finished, true, 1).into_run();
         return Ok(Json(run).into_response());
     }
-    let id = super::accept(&app, invocation.clone()).await?;
+    let id = super::accept(&app, &invocation).await?;
     let run = RunRecord::accepted(&invocation, &id, jiff::Timestamp::now()).into_run();
     Ok((StatusCode::ACCEPTED, Json(run)).into_response())
+}
+
+/// A context in the form in which it goes to the function.
+pub(crate) fn text(context: &BTreeMap<String, Value>) -> Option<Box<RawValue>> {
+    if context.is_empty() {
+        return None;
+    }
+    serde_json::value::to_raw_value(context).ok()
 }
 
 /// The payload: `input`, or `inputBytes` read by its content type.

@@ -1,25 +1,17 @@
-//! Records of runs: what is kept of a call, and the writer that keeps it behind the caller's back.
+//! Records of runs: what is kept of a call.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
 
 use dispatch_api::{Logs, Run, RunError, Status, run};
 use dispatch_runner::Failure;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use serde_json::value::RawValue;
 
 use super::{Finished, Invocation};
-use crate::app::App;
 use crate::resource::seconds;
 use crate::store::RunRow;
 
-/// Ended runs that may wait to be written. Beyond it callers wait: nothing is dropped silently.
-const BACKLOG: usize = 4096;
-/// Runs written in one transaction.
-const BATCH: usize = 512;
 /// Bytes of an input or an output that are kept in the history.
 const MAX_KEPT: usize = 256 << 10;
 
@@ -46,7 +38,7 @@ impl RunRecord {
             finished_time: run::NEVER,
             function_id: invocation.function.id.clone(),
             function_name: invocation.function.name.clone(),
-            http_context: invocation.http_context.clone().unwrap_or_default().into_iter().collect(),
+            http_context: invocation.http_context.as_deref().map(object).unwrap_or_default(),
             input: serde_json::from_slice(&invocation.input).ok().filter(|v: &Value| !v.is_null()),
             name: id.to_owned(),
             secrets,
@@ -161,6 +153,11 @@ impl RunRecord {
     }
 }
 
+/// The keys and values of an object that was kept as text.
+fn object(text: &RawValue) -> BTreeMap<String, Value> {
+    serde_json::from_str(text.get()).unwrap_or_default()
+}
+
 /// Takes out of a record what callers prove themselves with: it was for the function alone.
 fn forget_credentials(context: &mut BTreeMap<String, Value>) {
     const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-api-key"];
@@ -198,105 +195,4 @@ fn reason(function: &str, failure: &Failure) -> String {
 /// RFC 3339 with nanoseconds, always nine digits.
 fn precise(at: Timestamp) -> String {
     format!("{at:.9}")
-}
-
-enum Message {
-    Record(Box<RunRecord>),
-    Flush(oneshot::Sender<()>),
-}
-
-/// Takes records of ended runs.
-pub struct Recorder {
-    sender: mpsc::Sender<Message>,
-    closing: CancellationToken,
-}
-
-/// The other end of a [`Recorder`].
-pub struct Records(mpsc::Receiver<Message>);
-
-impl Recorder {
-    pub(crate) fn new() -> (Recorder, Records) {
-        let (sender, receiver) = mpsc::channel(BACKLOG);
-        (Recorder { sender, closing: CancellationToken::new() }, Records(receiver))
-    }
-
-    /// Hands over a record; waits when too many wait already.
-    pub(crate) async fn put(&self, record: RunRecord) {
-        if self.sender.send(Message::Record(Box::new(record))).await.is_err() {
-            tracing::error!("a run ended after the store was closed and is not recorded");
-        }
-    }
-
-    /// Waits until everything handed over so far is stored.
-    pub async fn flush(&self) {
-        let (done, wait) = oneshot::channel();
-        if self.sender.send(Message::Flush(done)).await.is_ok() {
-            let _ = wait.await;
-        }
-    }
-
-    /// Records that wait to be written.
-    pub fn waiting(&self) -> usize {
-        self.sender.max_capacity() - self.sender.capacity()
-    }
-
-    /// Lets the writer end once everything is stored.
-    pub fn close(&self) {
-        self.closing.cancel();
-    }
-}
-
-/// Writes records in batches until the recorder is closed and empty.
-pub async fn record(app: Arc<App>, records: Records) {
-    let mut receiver = records.0;
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        let received = tokio::select! {
-            received = receiver.recv_many(&mut batch, BATCH) => received,
-            () = app.recorder.closing.cancelled(), if !receiver.is_closed() => {
-                receiver.close();
-                continue;
-            }
-        };
-        if received == 0 {
-            return;
-        }
-        let snapshot = app.live.load();
-        let mut rows = Vec::new();
-        let mut waiting = Vec::new();
-        for message in batch.drain(..) {
-            match message {
-                Message::Record(record) => {
-                    // A function that was deleted meanwhile took its runs with it.
-                    let function = snapshot.function(&record.org, &record.run.function_name);
-                    if function.is_some_and(|function| function.id == record.run.function_id) {
-                        rows.push(record.into_row());
-                    }
-                }
-                Message::Flush(done) => waiting.push(done),
-            }
-        }
-        write(&app, rows).await;
-        for done in waiting {
-            let _ = done.send(());
-        }
-    }
-}
-
-/// Tries until the store takes the rows; once the server stops, a few times only.
-async fn write(app: &App, rows: Vec<RunRow>) {
-    if rows.is_empty() {
-        return;
-    }
-    for pause in 1.. {
-        match app.store.record_runs(rows.clone()).await {
-            Ok(()) => return,
-            Err(error) => tracing::error!(%error, runs = rows.len(), "runs cannot be recorded"),
-        }
-        if app.recorder.closing.is_cancelled() && pause > 3 {
-            tracing::error!(runs = rows.len(), "the server stops without having recorded runs");
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100 * pause.min(20))).await;
-    }
 }

@@ -37,8 +37,7 @@ pub(super) async fn make(app: &Arc<App>, job: Job) {
         org: row.org.clone(),
         function: Arc::clone(function),
         input: run.input.unwrap_or_default().to_string().into(),
-        http_context: (!run.http_context.is_empty())
-            .then(|| run.http_context.into_iter().collect()),
+        http_context: crate::runs::api::text(&run.http_context),
         request: None,
         event: run.event,
         secrets: run.secrets,
