@@ -82,6 +82,8 @@ pub enum Cause {
     Timeout,
     /// The worker used more memory than it may; it was killed.
     OutOfMemory,
+    /// The worker made a system call that is forbidden; it was killed.
+    ForbiddenCall,
     /// The worker died of a signal.
     Signal(i32),
     /// The worker ended by itself.

@@ -32,6 +32,9 @@ pub struct Pack {
     pub runtime: RuntimeSpec,
     /// How a worker is started.
     pub worker: WorkerSpec,
+    /// What its sandboxes allow besides.
+    #[serde(default)]
+    pub sandbox: SandboxSpec,
     /// How dependencies are installed; without it functions can have none.
     #[serde(default)]
     pub dependencies: Option<Dependencies>,
@@ -89,6 +92,32 @@ impl WorkerSpec {
     }
 }
 
+/// What the sandboxes of a language, of workers and of installers, allow besides what all do.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxSpec {
+    /// System calls.
+    #[serde(default)]
+    pub syscalls: Vec<Syscall>,
+}
+
+/// A system call that a language needs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Syscall {
+    /// Its name; see [`dispatch_sandbox::check_call`].
+    pub name: String,
+    /// What it is for.
+    pub reason: String,
+}
+
+impl SandboxSpec {
+    /// The names of the calls.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.syscalls.iter().map(|call| call.name.clone()).collect()
+    }
+}
+
 /// How dependencies are installed.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,6 +154,8 @@ pub struct Installed {
     pub runtime: Runtime,
     /// Directories outside the base view that it needs, to be bound at the same path.
     pub binds: Vec<PathBuf>,
+    /// System calls that its sandboxes allow besides the base list.
+    pub syscalls: Vec<String>,
 }
 
 /// Why language packs cannot be used.
@@ -290,6 +321,13 @@ fn check(pack: &Pack) -> Result<(), String> {
             return Err(format!("{field} is empty"));
         }
     }
+    for call in &pack.sandbox.syscalls {
+        dispatch_sandbox::check_call(&call.name)
+            .map_err(|error| format!("sandbox.syscalls: {error}"))?;
+        if call.reason.trim().is_empty() {
+            return Err(format!("sandbox.syscalls: {} has no reason", call.name));
+        }
+    }
     if !pack.worker.layer_target.starts_with('/') {
         return Err("worker.layer_target is not an absolute path".to_owned());
     }
@@ -352,6 +390,21 @@ mod tests {
         let into = dir.path().join("languages");
         let languages = Languages::load(&launcher, &into, Some(&extra)).await.unwrap();
         assert_eq!(languages.installed("toy").unwrap().runtime.version, "1.2.3");
+        let with = |call: &str| format!("{description}[[sandbox.syscalls]]\n{call}\n");
+        for (call, why) in [
+            ("name = 'mount'\nreason = 'to see more'", "never allowed"),
+            ("name = 'mbind'\nreason = ' '", "no reason"),
+            ("name = 'mbind'", "reason"),
+        ] {
+            std::fs::write(folder.join("language.toml"), with(call)).unwrap();
+            let error =
+                Languages::load(&launcher, &into, Some(&extra)).await.unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        let good = with("name = 'mbind'\nreason = 'memory of one processor'");
+        std::fs::write(folder.join("language.toml"), good).unwrap();
+        let languages = Languages::load(&launcher, &into, Some(&extra)).await.unwrap();
+        assert_eq!(languages.installed("toy").unwrap().syscalls, ["mbind"]);
         std::fs::write(folder.join("language.toml"), "name = 'toy'\nunknown = 1\n").unwrap();
         let error = Languages::load(&launcher, &into, Some(&extra)).await.unwrap_err().to_string();
         assert!(error.contains("toy") && error.contains("unknown"), "{error}");

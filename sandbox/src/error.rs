@@ -72,6 +72,8 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// It made a system call that is forbidden and was killed by `SIGSYS`.
+    ForbiddenCall,
     /// It used more memory than it may and was killed.
     OutOfMemory {
         /// Its limit in bytes.

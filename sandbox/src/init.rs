@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
+use libc::sock_filter;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
@@ -41,7 +42,13 @@ pub(crate) struct Ties {
 }
 
 /// The whole life of process 1.
-pub(crate) fn run(spec: &Spec, ends: Ends, ties: Ties, userns: bool) -> ! {
+pub(crate) fn run(
+    spec: &Spec,
+    ends: Ends,
+    ties: Ties,
+    userns: bool,
+    filter: Option<&[sock_filter]>,
+) -> ! {
     let Ties { status, ready, life } = ties;
     // Above all not the launcher's own socket: who holds it may start anything anywhere.
     let keep = [&ends.channel, &ends.stdout, &ends.stderr, &status, &ready, &life];
@@ -54,7 +61,7 @@ pub(crate) fn run(spec: &Spec, ends: Ends, ties: Ties, userns: bool) -> ! {
     let watched = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM]);
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&watched), None);
     let mut status = File::from(status);
-    let worker = confine(spec, &ends, &life, userns).and_then(|()| start(spec, &ends));
+    let worker = confine(spec, &ends, &life, userns).and_then(|()| start(spec, &ends, filter));
     let worker = match worker {
         Ok(worker) => worker,
         Err(Failure { step, error }) => {
@@ -114,7 +121,7 @@ fn become_nobody(other: Option<u32>) -> io::Result<()> {
 }
 
 /// Starts the worker; returns once its program runs.
-fn start(spec: &Spec, ends: &Ends) -> Result<Pid, Failure> {
+fn start(spec: &Spec, ends: &Ends, filter: Option<&[sock_filter]>) -> Result<Pid, Failure> {
     let strings = |all: &mut dyn Iterator<Item = String>| -> io::Result<Vec<CString>> {
         all.map(|s| CString::new(s).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL)))
             .collect()
@@ -128,7 +135,7 @@ fn start(spec: &Spec, ends: &Ends) -> Result<Pid, Failure> {
     let pid = sys::fork().step("processes")?;
     if pid == 0 {
         drop(said);
-        become_worker(spec, ends, &status, &argv, &env);
+        become_worker(spec, ends, &status, filter, &argv, &env);
     }
     drop(status);
     let mut text = String::new();
@@ -142,12 +149,13 @@ fn start(spec: &Spec, ends: &Ends) -> Result<Pid, Failure> {
     }
 }
 
-/// Becomes what runs the tenant's code, in this order, and says on `status` what failed. Filters that
-/// would stand in the way of an earlier step belong right before the last one.
+/// Becomes what runs the tenant's code, in this order, and says on `status` what failed. The filter
+/// would stand in the way of earlier steps.
 fn become_worker(
     spec: &Spec,
     ends: &Ends,
     status: &OwnedFd,
+    filter: Option<&[sock_filter]>,
     argv: &[CString],
     env: &[CString],
 ) -> ! {
@@ -161,6 +169,8 @@ fn become_worker(
         limits(spec);
         sys::reset_signals();
         sys::close_from(4, true);
+        // What comes after it must be on its list.
+        filter.map_or(Ok(()), sys::filter_calls).step("system calls")?;
         Err(sys::exec(argv, env)).step("exec")
     };
     if let Err(Failure { step, error }) = prepare() {

@@ -17,6 +17,7 @@ use nix::unistd::{Pid, pipe2};
 use crate::attach::{self, Home};
 use crate::init::{self, ENDED, Ends, FAILED, STARTED, Ties};
 use crate::memory::Watchdog;
+use crate::seccomp::Filters;
 use crate::setup::{Failure, Step as _};
 use crate::spec::{Attachment, Network, Spec};
 use crate::sys;
@@ -44,6 +45,8 @@ struct Launcher {
     userns: bool,
     /// Where we are at home, for the way back from a sandbox.
     home: Option<Home>,
+    /// None where the kernel has no filters.
+    filters: Option<Filters>,
     /// Each costs a descriptor. Out of descriptors we could not even refuse.
     capacity: usize,
     /// A pipe nobody writes to: the first end goes to every sandbox, the second is ours alone.
@@ -70,6 +73,8 @@ pub(crate) fn serve(control: OwnedFd) -> io::Result<()> {
         control,
         userns: user_namespaces(),
         home: home.ok(),
+        filters: Filters::new()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
         capacity: usize::try_from(files.saturating_sub(SPARE)).unwrap_or(usize::MAX),
         life: pipe2(OFlag::O_CLOEXEC)?,
         sandboxes: HashMap::new(),
@@ -186,10 +191,11 @@ impl Launcher {
         if self.userns {
             namespaces |= libc::CLONE_NEWUSER;
         }
+        let filter = self.filters.as_mut().map(|filters| filters.program(&spec.syscalls));
         let pid = sys::fork_into(namespaces).map_err(|error| ("namespaces", error))?;
         if pid == 0 {
             drop((go, said));
-            init::run(spec, ends, Ties { status, ready, life }, self.userns);
+            init::run(spec, ends, Ties { status, ready, life }, self.userns, filter.as_deref());
         }
         // From here on its end is heard of, and told, whatever happens to it.
         let watchdog = (spec.memory_bytes > 0).then(|| Watchdog::new(pid, spec.memory_bytes));

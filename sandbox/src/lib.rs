@@ -14,6 +14,7 @@ mod memory;
 mod mounts;
 mod owner;
 mod probe;
+mod seccomp;
 mod setup;
 mod spec;
 mod sys;
@@ -23,6 +24,7 @@ pub use affinity::{cores, keep_this_thread_on};
 pub use error::{Error, Exit};
 pub use owner::{Child, Launcher};
 pub use probe::{Layer, Report, Tier};
+pub use seccomp::check_call;
 pub use spec::{Attachment, Bind, Network, Spec};
 
 /// Serves as the launcher, and never returns, where this process was started to be it. To be called

@@ -246,6 +246,8 @@ fn listen(socket: &OwnedFd, waiting: &Mutex<Waiting>) {
                 let limit_bytes = waiting.limits.remove(&id).unwrap_or_default();
                 let exit = if out_of_memory {
                     Exit::OutOfMemory { limit_bytes }
+                } else if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS {
+                    Exit::ForbiddenCall
                 } else if libc::WIFSIGNALED(status) {
                     Exit::Signal(libc::WTERMSIG(status))
                 } else {

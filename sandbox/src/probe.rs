@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::error::{Error, Exit};
-use crate::memory;
 use crate::owner::Launcher;
 use crate::spec::{Network, Spec};
+use crate::{memory, seccomp};
 
 /// How well sandboxes are separated; `docs/reference/isolation.md` says what each promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -63,6 +63,7 @@ pub(crate) async fn probe(launcher: &Launcher, userns: bool) -> Report {
         Err(error) => return nothing(&error),
     };
     let root = nix::unistd::geteuid().is_root();
+    let filtered = seccomp::available();
     let watched = memory::can_be_watched();
     let layer = |name, active, yes: &str, no: &str| {
         let detail = if active { yes } else { no }.to_owned();
@@ -98,11 +99,17 @@ pub(crate) async fn probe(launcher: &Launcher, userns: bool) -> Report {
             "for each process only: this kernel does not list the children of a process",
         ),
         layer("limits", true, "processes, open files, file sizes, size of /tmp", ""),
-        layer("system calls", false, "", "not filtered"),
+        layer(
+            "system calls",
+            filtered,
+            "only those on a list; hostile ones kill",
+            "not filtered: this kernel has no seccomp filters",
+        ),
     ];
     let advice = [
         (!root).then_some("run the server as root to give every function a user of its own"),
         (root && !userns).then_some("allow user namespaces: see sysctl user.max_user_namespaces"),
+        (!filtered).then_some("use a kernel with CONFIG_SECCOMP_FILTER to limit system calls"),
         (!watched).then_some("use a kernel with CONFIG_PROC_CHILDREN to limit memory as a whole"),
     ];
     let advice = advice.into_iter().flatten().map(str::to_owned).collect();
@@ -124,6 +131,7 @@ async fn try_one(launcher: &Launcher) -> Result<bool, Error> {
         processes: 0,
         open_files: 0,
         file_bytes: 0,
+        syscalls: Vec::new(),
         host_uid: 200_000,
     };
     match launcher.spawn(&spec).await {

@@ -32,6 +32,8 @@ pub struct Spec {
     pub open_files: u64,
     /// Bytes of each file written; 0 means no limit.
     pub file_bytes: u64,
+    /// Names of system calls allowed besides the base list; see [`crate::check_call`].
+    pub syscalls: Vec<String>,
     /// The user and group id outside, where the owner is root; otherwise ignored.
     pub host_uid: u32,
 }

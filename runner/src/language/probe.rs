@@ -100,7 +100,8 @@ async fn try_one(launcher: &Launcher, pack: &Pack, candidate: &Path) -> Option<I
     // `<prefix>/bin/python3`: the prefix is what a runtime outside the base view needs.
     let prefix = candidate.parent()?.parent()?;
     let argv = std::iter::once(candidate.display().to_string()).chain(pack.runtime.probe.clone());
-    let spec = command(argv.collect(), &outside_view(&[prefix.to_owned()]));
+    let mut spec = command(argv.collect(), &outside_view(&[prefix.to_owned()]));
+    spec.syscalls = pack.sandbox.calls();
     let (exit, text) = run(launcher, &spec).await.ok()?;
     if exit != Exit::Code(0) {
         return None;
@@ -108,6 +109,7 @@ async fn try_one(launcher: &Launcher, pack: &Pack, candidate: &Path) -> Option<I
     let answer: Answer = serde_json::from_str(text.trim()).ok()?;
     Some(Installed {
         binds: outside_view(&answer.prefixes),
+        syscalls: spec.syscalls,
         runtime: Runtime {
             language: pack.name.clone(),
             version: answer.version,
@@ -148,6 +150,7 @@ pub(crate) fn command(argv: Vec<String>, directories: &[PathBuf]) -> Spec {
         processes: 64,
         open_files: 256,
         file_bytes: 16 << 20,
+        syscalls: Vec::new(),
         host_uid: super::super::layer::BUILD_UID,
     }
 }

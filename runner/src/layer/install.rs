@@ -63,7 +63,8 @@ pub(super) async fn choose<'a>(
 ) -> Option<&'a Installer> {
     for installer in &dependencies.installers {
         let argv = words(&installer.test, installed);
-        let spec = probe::command(in_path(argv, installed), &installed.binds);
+        let mut spec = probe::command(in_path(argv, installed), &installed.binds);
+        spec.syscalls.clone_from(&installed.syscalls);
         if let Ok((Exit::Code(0), _)) = probe::run(launcher, &spec).await {
             return Some(installer);
         }
@@ -132,6 +133,11 @@ pub(super) async fn run(
         Exit::OutOfMemory { limit_bytes } => Err(BuildError::Rejected(format!(
             "{name} used more than {} MiB of memory and was stopped",
             limit_bytes >> 20
+        ))),
+        Exit::ForbiddenCall => Err(BuildError::Rejected(format!(
+            "{name} was killed because it, or a package's build script, made a system call that is \
+             not allowed; its last lines:\n{}",
+            last.text()
         ))),
         Exit::Signal(signal) => {
             Err(BuildError::Failed(format!("{name} was killed by signal {signal}")))
@@ -300,6 +306,7 @@ fn sandbox(
         processes: 512,
         open_files: 4096,
         file_bytes: limits.layer_bytes,
+        syscalls: plan.installed.syscalls.clone(),
         host_uid: BUILD_UID,
     }
 }

@@ -65,6 +65,7 @@ fn base<'a>(shared: &'a Shared, language: &str, host_uid: u32) -> Result<Base<'a
         processes: PROCESSES,
         open_files: OPEN_FILES,
         file_bytes: TMP_BYTES,
+        syscalls: installed.syscalls.clone(),
         host_uid,
     };
     Ok(Base { pack, sandbox })

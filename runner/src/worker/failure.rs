@@ -42,6 +42,13 @@ pub fn ended(exit: &Exit) -> Failure {
                 limit_bytes / MIB
             ),
         ),
+        Exit::ForbiddenCall => (
+            ErrorType::FunctionError,
+            Cause::ForbiddenCall,
+            "The function's process was killed because it made a system call that functions may not \
+             make, such as mounting or making namespaces; see docs/errors/forbidden-call.md"
+                .to_owned(),
+        ),
         Exit::Signal(number) => (
             ErrorType::FunctionError,
             Cause::Signal(number),
@@ -75,7 +82,6 @@ fn signal(number: i32) -> String {
         15 => "SIGTERM",
         24 => "SIGXCPU: too much processor time",
         25 => "SIGXFSZ: a file grew too large",
-        31 => "SIGSYS: a system call that the sandbox does not allow",
         _ => return number.to_string(),
     };
     format!("{number} ({name})")

@@ -64,6 +64,7 @@ import os, signal
 def handle(context, payload):
     if payload == 'segv': os.kill(os.getpid(), signal.SIGSEGV)
     if payload == 'abort': os.abort()
+    if payload == 'mount': import ctypes; ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, None)
     if payload == 'exit': os._exit(3)
     if payload == 'zero': os._exit(0)
     if payload == 'close': os.closerange(3, 1000); import time; time.sleep(60)
@@ -77,6 +78,7 @@ module.exports = (context, payload) => { if (payload === 'exit') process.exit(4)
     for (revision, payload, cause, words) in [
         (&python, "segv", Cause::Signal(11), "killed by signal 11 (SIGSEGV"),
         (&python, "abort", Cause::Signal(6), "killed by signal 6 (SIGABRT"),
+        (&python, "mount", Cause::ForbiddenCall, "a system call that functions may not make"),
         (&python, "exit", Cause::Exit(3), "ended with exit code 3; a handler must return"),
         (&python, "zero", Cause::Exit(0), "ended with exit code 0"),
         (&python, "close", Cause::Protocol, "it closed its channel and went on"),

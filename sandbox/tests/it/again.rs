@@ -45,7 +45,7 @@ fn all_through(program: &[&str]) {
         .args(&program[1..])
         .arg(&copy)
         .arg("--test-threads=1")
-        .args(["attach::", "ends::", "limits::", "owners::", "view::"]);
+        .args(["attach::", "calls::", "ends::", "limits::", "owners::", "view::"]);
     let done = command.current_dir("/").output().unwrap();
     let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{said}");

@@ -3,6 +3,7 @@
 
 mod again;
 mod attach;
+mod calls;
 mod ends;
 mod limits;
 mod owners;

@@ -24,6 +24,7 @@ pub fn spec(argv: &[&str]) -> Spec {
         processes: 64,
         open_files: 256,
         file_bytes: 0,
+        syscalls: Vec::new(),
         host_uid: 200_017,
     }
 }

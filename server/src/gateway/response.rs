@@ -194,6 +194,7 @@ pub fn failure(failure: &Failure, run: &str) -> Error {
         (Cause::Handler, ErrorType::FunctionError) => (BAD, "function-error"),
         (Cause::Timeout, _) => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
         (Cause::OutOfMemory, _) => (BAD, "out-of-memory"),
+        (Cause::ForbiddenCall, _) => (BAD, "forbidden-call"),
         (Cause::Signal(_) | Cause::Exit(_), _) => (BAD, "worker-crashed"),
         (Cause::Protocol, _) => (BAD, "protocol-violation"),
         (Cause::Load, _) => (BAD, "handler-not-loaded"),

@@ -254,6 +254,7 @@ fn outcome_word(result: &Result<Bytes, Failure>) -> &'static str {
         (Cause::Handler | Cause::Load, _) => "function_error",
         (Cause::Timeout, _) => "timeout",
         (Cause::OutOfMemory, _) => "out_of_memory",
+        (Cause::ForbiddenCall, _) => "forbidden_call",
         (Cause::Signal(_) | Cause::Exit(_), _) => "crash",
         (Cause::Protocol, _) => "protocol",
         (Cause::Overload { .. }, _) => "overload",

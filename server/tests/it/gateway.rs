@@ -19,6 +19,9 @@ def handle(ctx, payload):
         raise ValueError("the name is missing")
     if wish == "exit":
         os._exit(3)
+    if wish == "mount":
+        import ctypes
+        ctypes.CDLL(None).mount(b"x", b"/tmp", b"tmpfs", 0, None)
     if wish == "hang":
         time.sleep(600)
     if wish == "return":
@@ -190,6 +193,7 @@ async fn failures_have_a_status_and_tell_callers_nothing_of_the_inside() {
         ("/f", "refuse", 400, "input-error"),
         ("/f", "fail", 502, "function-error"),
         ("/f", "exit", 502, "worker-crashed"),
+        ("/f", "mount", 502, "forbidden-call"),
         ("/f", "hang", 504, "timeout"),
         ("/g", "", 500, "secret-missing"),
     ] {

@@ -119,6 +119,7 @@ async fn failures_keep_the_insides_of_functions_to_themselves() {
         (FunctionError, Cause::Handler, 502, "function-error"),
         (FunctionError, Cause::Timeout, 504, "timeout"),
         (FunctionError, Cause::OutOfMemory, 502, "out-of-memory"),
+        (FunctionError, Cause::ForbiddenCall, 502, "forbidden-call"),
         (FunctionError, Cause::Signal(11), 502, "worker-crashed"),
         (FunctionError, Cause::Exit(1), 502, "worker-crashed"),
         (FunctionError, Cause::Protocol, 502, "protocol-violation"),
