@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
 
 use libc::sock_filter;
 use nix::fcntl::OFlag;
@@ -12,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::unistd::{Gid, Pid, Uid};
 
+use crate::landlock::{self, Access};
 use crate::setup::{self, Failure, Step as _};
 use crate::spec::Spec;
 use crate::sys;
@@ -167,6 +169,7 @@ fn become_worker(
         nix::unistd::setsid().step("session")?;
         std::env::set_current_dir(&spec.cwd).step("working directory")?;
         limits(spec);
+        access(spec).step("access rules")?;
         sys::reset_signals();
         sys::close_from(4, true);
         // What comes after it must be on its list.
@@ -193,6 +196,22 @@ fn descriptors(ends: &Ends) -> io::Result<()> {
     // The original would be closed by its number, which may have been given away below.
     std::mem::forget(null);
     (0..).zip(sources).try_for_each(|(to, from)| sys::place(from, to))
+}
+
+/// The rules behind the view. They are on places, so they hold for what is attached there later, too.
+fn access(spec: &Spec) -> io::Result<()> {
+    let Some(version) = landlock::version() else { return Ok(()) };
+    let base = [
+        ("/", Access::Read),
+        ("/dev", Access::Use),
+        ("/dev/shm", Access::Write),
+        ("/proc", Access::Use),
+        ("/tmp", Access::Write),
+    ];
+    let base = base.map(|(path, access)| (Path::new(path), access));
+    let writable = spec.binds.iter().filter(|bind| bind.writable);
+    let writable = writable.map(|bind| (bind.target.as_path(), Access::Write));
+    landlock::confine(version, &base.into_iter().chain(writable).collect::<Vec<_>>(), false)
 }
 
 fn limits(spec: &Spec) {

@@ -9,6 +9,7 @@ mod affinity;
 mod attach;
 mod error;
 mod init;
+mod landlock;
 mod launcher;
 mod memory;
 mod mounts;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::{Error, Exit};
 use crate::owner::Launcher;
 use crate::spec::{Network, Spec};
-use crate::{memory, seccomp};
+use crate::{landlock, memory, seccomp};
 
 /// How well sandboxes are separated; `docs/reference/isolation.md` says what each promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -63,6 +63,7 @@ pub(crate) async fn probe(launcher: &Launcher, userns: bool) -> Report {
         Err(error) => return nothing(&error),
     };
     let root = nix::unistd::geteuid().is_root();
+    let access = landlock::version();
     let filtered = seccomp::available();
     let watched = memory::can_be_watched();
     let layer = |name, active, yes: &str, no: &str| {
@@ -99,6 +100,17 @@ pub(crate) async fn probe(launcher: &Launcher, userns: bool) -> Report {
             "for each process only: this kernel does not list the children of a process",
         ),
         layer("limits", true, "processes, open files, file sizes, size of /tmp", ""),
+        Layer {
+            name: "access rules",
+            active: access.is_some(),
+            detail: match access {
+                Some(version) if landlock::has_scopes(version) => {
+                    "Landlock: files by place; signals and abstract sockets stay inside".to_owned()
+                }
+                Some(_) => "Landlock: files by place".to_owned(),
+                None => "this kernel has no Landlock, or one before Linux 5.19".to_owned(),
+            },
+        },
         layer(
             "system calls",
             filtered,

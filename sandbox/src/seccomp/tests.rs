@@ -117,6 +117,8 @@ fn arguments_decide_and_only_their_lower_half() {
             ("prctl", &[15], ALLOW),
             ("prctl", &[22], refused(libc::EINVAL)),
             ("prctl", &[24], refused(libc::EINVAL)),
+            ("prlimit64", &[0], ALLOW),
+            ("prlimit64", &[1], refused(libc::EPERM)),
             ("personality", &[0xffff_ffff], ALLOW),
             ("personality", &[0x0004_0000], refused(libc::EPERM)),
             ("mknodat", &[0, 0, 0o010_644], ALLOW),

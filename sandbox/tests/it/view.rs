@@ -115,6 +115,37 @@ async fn no_privilege_is_left() {
 }
 
 #[tokio::test]
+async fn signals_and_abstract_sockets_stay_inside() {
+    use std::os::linux::net::SocketAddrExt as _;
+    let launcher = Launcher::start().unwrap();
+    let scopes = "signals and abstract sockets stay inside";
+    if !launcher.probe().await.layers.iter().any(|layer| layer.detail.contains(scopes)) {
+        println!("skipped: this kernel's Landlock knows no scopes");
+        return;
+    }
+    let name = format!("dispatch-test-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let _server = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+    let script = format!(
+        "import os, socket\n\
+         own = socket.socket(socket.AF_UNIX); own.bind('\\0own'); own.listen()\n\
+         socket.socket(socket.AF_UNIX).connect('\\0own'); print('own')\n\
+         try: socket.socket(socket.AF_UNIX).connect('\\0{name}'); print('host')\n\
+         except OSError as error: print(error.strerror)\n\
+         try: os.kill(1, 0); print('init')\n\
+         except OSError as error: print(error.strerror)\n\
+         child = os.fork() or os.execv('/bin/sleep', ['sleep', '100'])\n\
+         os.kill(child, 9); print(os.waitpid(child, 0)[1])\n"
+    );
+    // With the machine's network, where no namespace keeps them apart.
+    let mut spec = python(&script);
+    spec.network = Network::Host;
+    let said = run(&launcher, &spec).await;
+    let refused = "Operation not permitted";
+    assert_eq!(said.out, format!("own\n{refused}\n{refused}\n9\n"), "{}", said.err);
+}
+
+#[tokio::test]
 async fn init_cannot_be_looked_into_by_the_worker() {
     let launcher = Launcher::start().unwrap();
     let script = "import ctypes, os\n\
