@@ -1,115 +1,57 @@
-//! A closed loop of clients: each sends its next request when the one before is answered. Loopback
-//! only; connections are kept alive.
+//! A closed loop of clients: each sends its next request when the one before is answered. One thread,
+//! so that the clients take no more from the servers than they must.
+//!
+//! A closed loop waits while a server stalls and so sees less of the stall than an open stream of
+//! requests would: compare its percentiles with each other only.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::cores::{self, Cores};
+use crate::http::{self, Answer, Connection};
+use crate::machine::Watch;
 use crate::stats::Rate;
 
-/// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Bytes of an answer.
-const MAX_ANSWER: usize = 64 << 20;
-
-/// One kept-alive connection.
-pub struct Client {
-    sender: SendRequest<Full<Bytes>>,
-    host: String,
-}
-
-impl Client {
-    /// Connects to a port of this machine.
-    ///
-    /// # Errors
-    /// Nothing listens there.
-    pub async fn connect(port: u16) -> anyhow::Result<Client> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let stream = TcpStream::connect(address)
-            .await
-            .with_context(|| format!("cannot connect to {address}"))?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // Its errors come back with the request that meets them.
-        tokio::spawn(connection);
-        Ok(Client { sender, host: address.to_string() })
-    }
-
-    /// Sends one request and reads the answer.
-    ///
-    /// # Errors
-    /// No answer, or none in time.
-    pub async fn send(
-        &mut self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", &self.host)
-            .header("content-type", "application/json")
-            .body(Full::new(body))?;
-        let exchange = async {
-            self.sender.ready().await?;
-            let response = self.sender.send_request(request).await?;
-            let (parts, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await;
-            let body = body.map_err(|error| anyhow::anyhow!("{path}: {error}"))?;
-            Ok((parts.status, body.to_bytes()))
-        };
-        let late = || format!("{path}: no answer within {} s", PATIENCE.as_secs());
-        tokio::time::timeout(PATIENCE, exchange).await.with_context(late)?
-    }
-}
+/// How long all clients together may be without an answer.
+const PATIENCE_MS: u16 = 30_000;
 
 /// One kind of request, and what its answer must look like.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The port.
     pub port: u16,
-    /// Path and query.
-    pub path: String,
-    /// The body to POST.
-    pub body: Bytes,
+    /// What is sent.
+    pub request: Vec<u8>,
     /// The status of every answer.
-    pub status: StatusCode,
+    pub status: u16,
     /// A text that every answer contains.
     pub contains: &'static str,
 }
 
 impl Target {
-    /// Sends it once.
+    /// Sends it once, over a new connection.
     ///
     /// # Errors
     /// No answer, or another than expected.
-    pub async fn call(&self, client: &mut Client) -> anyhow::Result<()> {
-        let (status, answer) = client.send(Method::POST, &self.path, self.body.clone()).await?;
-        let wanted = self.contains.as_bytes();
-        let found = answer.windows(wanted.len()).any(|window| window == wanted);
-        ensure!(
-            status == self.status && found,
-            "{} answered {status}: {}",
-            self.path,
-            String::from_utf8_lossy(&answer[..answer.len().min(500)])
-        );
-        Ok(())
+    pub fn call(&self) -> anyhow::Result<()> {
+        let (status, body) = Connection::open(self.port)?.exchange(&self.request)?;
+        self.check(&Answer { status, body: &body })
     }
 
-    /// Connects and sends it once.
-    ///
-    /// # Errors
-    /// As [`Target::call`].
-    pub async fn call_once(&self) -> anyhow::Result<()> {
-        self.call(&mut Client::connect(self.port).await?).await
+    fn check(&self, answer: &Answer<'_>) -> anyhow::Result<()> {
+        let wanted = self.contains.as_bytes();
+        let found = answer.body.windows(wanted.len()).any(|window| window == wanted);
+        ensure!(
+            answer.status == self.status && found,
+            "port {} answered {}: {}",
+            self.port,
+            answer.status,
+            String::from_utf8_lossy(&answer.body[..answer.body.len().min(500)])
+        );
+        Ok(())
     }
 }
 
@@ -118,40 +60,139 @@ impl Target {
 pub struct Bound {
     /// After this time.
     pub time: Duration,
+    /// Time before, in which answers are checked but not counted.
+    pub warm: Duration,
     /// After this many requests of all clients.
     pub requests: usize,
 }
 
-/// Lets `clients` send until the bound is reached.
+/// Lets `clients` send until the bound is reached. `server` is the process whose time is counted, with
+/// all below it.
 ///
 /// # Errors
 /// One wrong answer ends the measurement: a rate of errors says nothing.
-pub async fn run(target: &Target, clients: usize, bound: Bound) -> anyhow::Result<Rate> {
-    let mut connected = Vec::new();
-    for _ in 0..clients {
-        connected.push(Client::connect(target.port).await?);
-    }
-    let start = Instant::now();
-    let share = bound.requests.div_ceil(clients.max(1));
-    let mut tasks = tokio::task::JoinSet::new();
-    for mut client in connected {
-        let target = target.clone();
-        tasks.spawn(async move {
-            let mut times = Vec::new();
-            while times.len() < share && start.elapsed() < bound.time {
-                let sent = Instant::now();
-                target.call(&mut client).await?;
-                times.push(sent.elapsed());
-            }
-            anyhow::Ok(times)
-        });
-    }
-    let mut times = Vec::new();
-    while let Some(done) = tasks.join_next().await {
-        times.extend(done??);
-    }
-    if times.is_empty() {
-        bail!("{}: nothing was answered within {:?}", target.path, bound.time);
-    }
-    Ok(Rate::new(times, start.elapsed()))
+pub fn run(
+    target: &Target,
+    clients: usize,
+    bound: Bound,
+    cores: Cores,
+    server: u32,
+) -> anyhow::Result<Rate> {
+    cores::on(cores.clients(), || {
+        let mut group = Group::open(target, clients)?;
+        if !bound.warm.is_zero() {
+            group.run(target, Bound { time: bound.warm, ..bound })?;
+        }
+        let watch = Watch::start(server);
+        let start = Instant::now();
+        let times = group.run(target, bound)?;
+        let elapsed = start.elapsed();
+        if times.is_empty() {
+            bail!("port {}: nothing was answered within {:?}", target.port, bound.time);
+        }
+        let reopened = group.0.iter().map(|(connection, _)| connection.reopened).sum();
+        Ok(Rate::new(times, elapsed, watch.stop(), reopened))
+    })?
 }
+
+/// Sends each request once, all at the same time, each over a new connection; the times from before
+/// the connection to the answer.
+///
+/// # Errors
+/// As [`run`].
+pub fn burst(targets: &[Target], cores: Cores) -> anyhow::Result<Vec<Duration>> {
+    cores::on(cores.clients(), || {
+        let (mut group, mut times) = (Group(Vec::new()), Vec::new());
+        for target in targets {
+            let start = Instant::now();
+            let mut connection = Connection::open(target.port)?;
+            connection.send(&target.request)?;
+            group.0.push((connection, Some(start)));
+        }
+        while times.len() < targets.len() {
+            for index in group.ready()? {
+                times.extend(group.receive(index, &targets[index])?);
+            }
+        }
+        Ok(times)
+    })?
+}
+
+/// Connections, and when the request under way was sent over each.
+struct Group(Vec<(Connection, Option<Instant>)>);
+
+impl Group {
+    fn open(target: &Target, clients: usize) -> anyhow::Result<Group> {
+        let open = |_| anyhow::Ok((Connection::open(target.port)?, None));
+        (0..clients).map(open).collect::<Result<_, _>>().map(Group)
+    }
+
+    /// Which connections something has arrived on. A single one is not asked: reading waits too.
+    fn ready(&self) -> anyhow::Result<Vec<usize>> {
+        if self.0.len() == 1 {
+            return Ok(vec![0]);
+        }
+        let waits = self.0.iter().enumerate().filter(|(_, (_, sent))| sent.is_some());
+        let (indices, mut waits): (Vec<_>, Vec<_>) = waits
+            .map(|(index, (connection, _))| {
+                (index, PollFd::new(connection.as_fd(), PollFlags::POLLIN))
+            })
+            .unzip();
+        ensure!(
+            poll(&mut waits, PollTimeout::from(PATIENCE_MS))? > 0,
+            "no client was answered within 30 s"
+        );
+        let ready = indices.into_iter().zip(waits).filter(|(_, wait)| wait.any() == Some(true));
+        Ok(ready.map(|(index, _)| index).collect())
+    }
+
+    /// Reads from a connection: the time its request took, if the answer is whole now.
+    fn receive(&mut self, index: usize, target: &Target) -> anyhow::Result<Option<Duration>> {
+        let (connection, sent) = &mut self.0[index];
+        let Some(answer) = connection.receive(&target.request)? else { return Ok(None) };
+        let now = Instant::now();
+        target.check(&answer)?;
+        let sent = sent.take().context("an answer to nothing")?;
+        Ok(Some(now - sent))
+    }
+
+    fn send(&mut self, index: usize, target: &Target) -> anyhow::Result<()> {
+        let (connection, sent) = &mut self.0[index];
+        *sent = Some(Instant::now());
+        connection.send(&target.request)
+    }
+
+    /// The times of all requests until the bound; when it returns, none is under way.
+    fn run(&mut self, target: &Target, bound: Bound) -> anyhow::Result<Vec<Duration>> {
+        let end = Instant::now() + bound.time;
+        let mut times = Vec::new();
+        let (mut sent, mut waiting) = (0, 0);
+        for index in 0..self.0.len().min(bound.requests) {
+            self.send(index, target)?;
+            (sent, waiting) = (sent + 1, waiting + 1);
+        }
+        while waiting > 0 {
+            for index in self.ready()? {
+                let Some(time) = self.receive(index, target)? else { continue };
+                times.push(time);
+                waiting -= 1;
+                if sent < bound.requests && Instant::now() < end {
+                    self.send(index, target)?;
+                    (sent, waiting) = (sent + 1, waiting + 1);
+                }
+            }
+        }
+        Ok(times)
+    }
+}
+
+/// A call of the function of all measurements.
+pub fn hello(port: u16, path: &str) -> Target {
+    let request = http::request("POST", path, PAYLOAD.as_bytes());
+    Target { port, request, status: 200, contains: ANSWER }
+}
+
+/// What every call sends.
+pub const PAYLOAD: &str = r#"{"name":"Jon","place":"here"}"#;
+/// What every answer holds.
+pub const ANSWER: &str = "Hello, Jon from here";

@@ -1,7 +1,6 @@
 //! Processes that are started, watched and stopped here, and no others.
 
-use std::io::{BufRead as _, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -10,8 +9,13 @@ use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cores::{self, Cores};
+use crate::load::Target;
+
 /// How long a process may take to be ready, or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait before asking again whether a server answers. Short beside what is measured.
+const AGAIN: Duration = Duration::from_micros(250);
 
 /// A child that ends with its owner.
 pub struct Process {
@@ -19,35 +23,16 @@ pub struct Process {
     lines: Receiver<String>,
 }
 
-/// Which stream of a child is read.
-#[derive(Clone, Copy)]
-pub enum Stream {
-    /// Standard output; standard error is dropped.
-    Out,
-    /// Standard error; standard output is dropped.
-    Err,
-}
-
 impl Process {
-    /// Starts a command and reads one of its streams to the end.
+    /// Starts a command on the server's cores and reads its standard error to the end.
     ///
     /// # Errors
     /// The program cannot be started.
-    pub fn start(mut command: Command, stream: Stream) -> anyhow::Result<Process> {
-        let (out, err) = match stream {
-            Stream::Out => (Stdio::piped(), Stdio::null()),
-            Stream::Err => (Stdio::null(), Stdio::piped()),
-        };
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .spawn()
+    pub fn start(mut command: Command, cores: Cores) -> anyhow::Result<Process> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = cores::on(cores.server(), || command.spawn())?
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        let pipe: Option<Box<dyn Read + Send>> = match stream {
-            Stream::Out => child.stdout.take().map(|pipe| Box::new(pipe) as _),
-            Stream::Err => child.stderr.take().map(|pipe| Box::new(pipe) as _),
-        };
+        let pipe = child.stderr.take();
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             for line in pipe.into_iter().flat_map(|pipe| BufReader::new(pipe).lines()).flatten() {
@@ -56,6 +41,11 @@ impl Process {
             }
         });
         Ok(Process { child, lines })
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits for the first line in which `find` finds something.
@@ -75,16 +65,20 @@ impl Process {
         bail!("process {} did not become ready; it said:\n{}", self.child.id(), seen.join("\n"))
     }
 
-    /// Its resident memory, in bytes.
+    /// Calls until the first right answer.
     ///
     /// # Errors
-    /// It has ended.
-    pub fn resident(&self) -> anyhow::Result<u64> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        kib.map(|kib| kib << 10).with_context(|| format!("{path} has no VmRSS"))
+    /// The process ended or took too long; its lines so far, or its last answer.
+    pub fn wait_until_answered(&mut self, target: &Target) -> anyhow::Result<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let Err(error) = target.call() else { return Ok(()) };
+            if self.child.try_wait()?.is_some() || Instant::now() > end {
+                let said: Vec<String> = self.lines.try_iter().collect();
+                return Err(error.context(format!("it does not answer: {}", said.join("\n"))));
+            }
+            std::thread::sleep(AGAIN);
+        }
     }
 }
 
@@ -95,57 +89,9 @@ impl Drop for Process {
         }
         let end = Instant::now() + PATIENCE;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(5));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// An interpreter of this machine and what is measured in its language.
-pub struct Language {
-    /// Its name, also that of its image.
-    pub name: &'static str,
-    /// The file with the handler, in `peers/`.
-    pub source: &'static str,
-    /// The file with the raw server, in `peers/`.
-    server: &'static str,
-    executable: PathBuf,
-}
-
-impl Language {
-    /// The languages that are installed. Programs that only lead to an interpreter are followed to
-    /// it, since starting it is what is measured.
-    pub fn installed() -> Vec<Language> {
-        let known = [
-            ("python3", "hello.py", "server.py", &["-c", "import sys; print(sys.executable)"]),
-            ("nodejs", "hello.js", "server.js", &["-p", "process.execPath"]),
-        ];
-        let find = |(name, source, server, ask): (_, _, _, &[&str; 2])| {
-            let program = if name == "nodejs" { "node" } else { name };
-            let output = Command::new(program).args(ask).stdin(Stdio::null()).output().ok()?;
-            let path = String::from_utf8(output.stdout).ok()?;
-            let executable = Path::new(path.trim()).canonicalize().ok()?;
-            output.status.success().then_some(Language { name, source, server, executable })
-        };
-        known.into_iter().filter_map(find).collect()
-    }
-
-    /// Starts the raw server and returns it with its port.
-    ///
-    /// # Errors
-    /// It does not start.
-    pub fn raw_server(&self) -> anyhow::Result<(Process, u16)> {
-        let mut command = Command::new(&self.executable);
-        // Nothing is left beside the sources.
-        command.arg(self.server).current_dir(peers()).env("PYTHONDONTWRITEBYTECODE", "1");
-        let process = Process::start(command, Stream::Out)?;
-        let port = process.wait_for(|line| line.trim().parse().ok())?;
-        Ok((process, port))
-    }
-}
-
-/// The directory of the raw servers and of the handlers.
-pub fn peers() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
 }

@@ -1,137 +1,123 @@
-//! The figures, as a table for people and as JSON for programs.
-
-use std::time::Duration;
+//! The figures, as tables for people and as JSON for programs.
 
 use serde::Serialize;
 
+use crate::bars::Bar;
 use crate::machine::Machine;
-use crate::stats::{Rate, Sample};
+use crate::measure::{Memory, Queue, Start, Warm};
+use crate::peers::Missing;
+use crate::stats::{Rate, Times};
 
 /// Everything that was measured in one run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// What it was measured on.
     pub machine: Machine,
-    /// Version of the program.
-    pub version: String,
+    /// Version of the program, of the interpreters and of the peers.
+    pub versions: Vec<String>,
     /// Whether it was the short form.
     pub quick: bool,
+    /// What could not be measured.
+    pub missing: Vec<Missing>,
     /// Warm calls.
-    pub calls: Vec<Throughput>,
-    /// First answers, and creations.
-    pub starts: Vec<Latency>,
+    pub warm: Vec<Warm>,
+    /// What happens without a warm worker.
+    pub starts: Vec<Start>,
     /// Runs that nobody waits for.
     pub queue: Vec<Queue>,
-    /// Memory of the server.
+    /// Memory of processes.
     pub memory: Vec<Memory>,
-}
-
-/// Warm calls of one kind.
-#[derive(Clone, Debug, Serialize)]
-pub struct Throughput {
-    /// The language of the function.
-    pub language: &'static str,
-    /// What was called.
-    pub subject: &'static str,
-    /// Clients in a closed loop.
-    pub clients: usize,
-    /// The median round.
-    pub rate: Rate,
-}
-
-/// Times of one kind of thing that happens seldom.
-#[derive(Clone, Debug, Serialize)]
-pub struct Latency {
-    language: &'static str,
-    subject: &'static str,
-    count: usize,
-    p50_ms: f64,
-    p99_ms: f64,
-}
-
-impl Latency {
-    /// From the times.
-    pub fn new(language: &'static str, subject: &'static str, times: Vec<Duration>) -> Latency {
-        let sample = Sample::new(times);
-        let millis = |percent| sample.percentile(percent).as_secs_f64() * 1e3;
-        let (p50_ms, p99_ms) = (millis(50), millis(99));
-        Latency { language, subject, count: sample.len(), p50_ms, p99_ms }
-    }
-}
-
-/// Runs that nobody waits for.
-#[derive(Clone, Debug, Serialize)]
-pub struct Queue {
-    /// The language of the function.
-    pub language: &'static str,
-    /// Clients in a closed loop.
-    pub clients: usize,
-    /// Acceptance: the answer 202, after the run is on the disk.
-    pub accepted: Rate,
-    /// From the first request to the end of the last run.
-    pub made_per_second: f64,
-}
-
-/// Memory of the server's process.
-#[derive(Clone, Debug, Serialize)]
-pub struct Memory {
-    /// Functions that were ready, without workers.
-    pub functions: usize,
-    /// Its resident set, in bytes.
-    pub resident_bytes: u64,
+    /// What the figures are held against.
+    pub bars: Vec<Bar>,
 }
 
 impl Report {
     /// Markdown.
     pub fn markdown(&self) -> String {
         let mut text = format!(
-            "Dispatch {}{}\n\n{}\n\n",
-            self.version,
-            if self.quick { ", short form" } else { "" },
-            self.machine.line()
+            "{}{}\n\n{}\n",
+            if self.quick { "Short form; its figures say little. " } else { "" },
+            self.machine.line(),
+            self.versions.join(", ")
         );
-        text += "| warm calls | clients | req/s | p50 µs | p99 µs | req/s against raw |\n";
-        text += "|---|---|---|---|---|---|\n";
-        for row in &self.calls {
-            let Rate { per_second, p50_us, p99_us, .. } = row.rate;
-            text += &format!(
-                "| {}, {} | {} | {per_second:.0} | {p50_us:.0} | {p99_us:.0} | {} |\n",
-                row.language,
-                row.subject,
-                row.clients,
-                self.against_raw(row).map_or_else(String::new, |ratio| format!("{ratio:.2}"))
-            );
+        for Missing { what, reason } in &self.missing {
+            text += &format!("\nMissing: {what}: {reason}\n");
         }
-        text += "\n| starts | count | p50 ms | p99 ms |\n|---|---|---|---|\n";
-        for row in &self.starts {
-            let Latency { language, subject, count, p50_ms, p99_ms } = row;
-            text += &format!("| {language}, {subject} | {count} | {p50_ms:.1} | {p99_ms:.1} |\n");
-        }
-        text +=
-            "\n| runs that nobody waits for | clients | accepted/s | p50 µs | p99 µs | made/s |\n";
-        text += "|---|---|---|---|---|---|\n";
-        for row in &self.queue {
-            let Rate { per_second, p50_us, p99_us, .. } = row.accepted;
-            let (clients, made) = (row.clients, row.made_per_second);
-            text += &format!(
-                "| {} | {clients} | {per_second:.0} | {p50_us:.0} | {p99_us:.0} | {made:.0} |\n",
-                row.language
-            );
-        }
-        text += "\n| functions | resident memory of the server, MiB |\n|---|---|\n";
-        for row in &self.memory {
-            let mib = row.resident_bytes as f64 / f64::from(1 << 20);
-            text += &format!("| {} | {mib:.1} |\n", row.functions);
+        self.warm(&mut text);
+        self.starts(&mut text);
+        self.queue(&mut text);
+        self.memory(&mut text);
+        if !self.bars.is_empty() {
+            text += "\n| bar | wanted | figure | | foreign % |\n|---|---|---|---|---|\n";
+            text.extend(self.bars.iter().map(Bar::line));
         }
         text
     }
 
-    /// Throughput as a part of the raw server's with as many clients; none for the raw server.
-    fn against_raw(&self, row: &Throughput) -> Option<f64> {
-        let raw = self.calls.iter().find(|other| {
-            (other.language, other.subject, other.clients)
-                == (row.language, "raw server", row.clients)
-        })?;
-        (row.subject != raw.subject).then(|| row.rate.per_second / raw.rate.per_second)
+    fn warm(&self, text: &mut String) {
+        if self.warm.is_empty() {
+            return;
+        }
+        *text += "\n| warm calls | cores | clients | req/s | p50 µs | p90 µs | p99 µs \
+                  | server CPU µs/req | foreign % |\n|---|---|---|---|---|---|---|---|---|\n";
+        for Warm { kind, rounds } in &self.warm {
+            let Some(rate) = Rate::median(rounds) else { continue };
+            let Rate { per_second, p50_us, p90_us, p99_us, server_us, .. } = rate;
+            let (cores, clients, foreign) =
+                (kind.cores.count(), kind.clients, rate.foreign_percent);
+            let note = if rate.reopened > 0 { " (closes connections)" } else { "" };
+            *text += &format!(
+                "| {}, {}{note} | {cores} | {clients} | {per_second:.0} | {p50_us:.0} | {p90_us:.0} \
+                 | {p99_us:.0} | {server_us:.0} | {foreign:.0} |\n",
+                kind.language, kind.server
+            );
+        }
+    }
+
+    fn starts(&self, text: &mut String) {
+        if self.starts.is_empty() {
+            return;
+        }
+        *text += "\n| starts | cores | count | p50 ms | p90 ms | p95 ms | p99 ms | foreign % |\n\
+                  |---|---|---|---|---|---|---|---|\n";
+        for Start { what, language, server, cores, times } in &self.starts {
+            let Times { count, p50_ms, p90_ms, p95_ms, p99_ms, foreign_percent } = times;
+            *text += &format!(
+                "| {language}, {server}: {what} | {} | {count} | {p50_ms:.1} | {p90_ms:.1} \
+                 | {p95_ms:.1} | {p99_ms:.1} | {foreign_percent:.0} |\n",
+                cores.count()
+            );
+        }
+    }
+
+    fn memory(&self, text: &mut String) {
+        if self.memory.is_empty() {
+            return;
+        }
+        *text +=
+            "\n| memory | functions | processes | RSS MiB | PSS MiB |\n|---|---|---|---|---|\n";
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        for Memory { what, functions, processes, resident, proportional } in &self.memory {
+            *text += &format!(
+                "| {what} | {functions} | {processes} | {:.1} | {:.1} |\n",
+                mib(*resident),
+                mib(*proportional)
+            );
+        }
+    }
+
+    fn queue(&self, text: &mut String) {
+        if self.queue.is_empty() {
+            return;
+        }
+        *text += "\n| runs that nobody waits for | clients | accepted/s | p50 µs | p99 µs | made/s \
+                  | foreign % |\n|---|---|---|---|---|---|---|\n";
+        for Queue { language, clients, accepted, made_per_second } in &self.queue {
+            let Rate { per_second, p50_us, p99_us, foreign_percent, .. } = accepted;
+            *text += &format!(
+                "| {language} | {clients} | {per_second:.0} | {p50_us:.0} | {p99_us:.0} \
+                 | {made_per_second:.0} | {foreign_percent:.0} |\n"
+            );
+        }
     }
 }

@@ -1,44 +1,81 @@
-//! A Dispatch server of our own, on free ports, in a fresh directory.
+//! The server that is measured: its process, its API, and calls of its functions.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::load::{Client, Target};
-use crate::process::{Language, Process, Stream, peers};
+use crate::cores::Cores;
+use crate::http::{Connection, request};
+use crate::load::{PAYLOAD, Target, hello};
+use crate::peers;
+use crate::process::Process;
+use crate::toys;
 
 /// How long anything the server does may take.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// What every call sends, and what every answer holds.
-const PAYLOAD: &str = r#"{"name":"Jon","place":"here"}"#;
-const ANSWER: &str = "Hello, Jon from here";
+
+/// What every server is started with.
+pub struct Setup {
+    /// The program.
+    pub program: PathBuf,
+    /// Where data directories are made.
+    pub data: PathBuf,
+}
 
 /// The server.
 pub struct Server {
     /// Its process.
     pub process: Process,
-    api: u16,
+    /// Its API.
+    pub api: Api,
     gateway: u16,
     _data: tempfile::TempDir,
 }
 
+/// The port of a server's API.
+#[derive(Clone, Copy)]
+pub struct Api(u16);
+
+impl Api {
+    fn call(&self, method: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = request(method, path, body.as_bytes());
+        let (status, answer) = Connection::open(self.0)?.exchange(&request)?;
+        let text = String::from_utf8_lossy(&answer);
+        ensure!((200..300).contains(&status), "{path} answered {status}: {text}");
+        serde_json::from_str(&text).with_context(|| format!("{path} answered {text}"))
+    }
+
+    /// Asks for a function; it is not ready yet.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn create_function(&self, name: &str, language: &str) -> anyhow::Result<()> {
+        // The toy ignores its source.
+        let source = if language == "nodejs" { "hello.js" } else { "hello.py" };
+        let function = json!({"name": name, "image": language,
+            "source": STANDARD.encode(pack(&peers::directory().join(source))?)});
+        self.call("POST", "/v1/function", &function)?;
+        Ok(())
+    }
+}
+
 impl Server {
-    /// Starts the program with further flags, in a directory below `data`.
+    /// Starts the program with further flags, on some cores.
     ///
     /// # Errors
     /// It does not become ready; its log says why.
-    pub fn start(program: &Path, data: &Path, flags: &[&str]) -> anyhow::Result<Server> {
-        let data = tempfile::tempdir_in(data)?;
-        let mut command = Command::new(program);
+    pub fn start(setup: &Setup, cores: Cores, flags: &[&str]) -> anyhow::Result<Server> {
+        let data = tempfile::tempdir_in(&setup.data)?;
+        toys::write_pack(data.path())?;
+        let mut command = Command::new(&setup.program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("DISPATCH_") {
                 command.env_remove(name);
@@ -47,62 +84,51 @@ impl Server {
         command
             .args(["server", "--port", "0", "--gateway-port", "0", "--log-format", "json"])
             .arg("--data-dir")
-            .arg(data.path())
+            .arg(data.path().join("data"))
+            .arg("--languages-dir")
+            .arg(data.path().join("languages"))
             .args(flags);
-        let process = Process::start(command, Stream::Err)?;
+        let process = Process::start(command, cores)?;
         let (api, gateway) = process.wait_for(|line| {
             let entry: Value = serde_json::from_str(line).ok()?;
             let port = |key: &str| entry[key].as_str()?.rsplit(':').next()?.parse().ok();
             (entry["message"] == "ready").then(|| Some((port("api")?, port("gateway")?)))?
         })?;
-        Ok(Server { process, api, gateway, _data: data })
-    }
-
-    async fn api(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
-        let mut client = Client::connect(self.api).await?;
-        let (status, answer) = client.send(method, path, body).await?;
-        let text = String::from_utf8_lossy(&answer);
-        ensure!(status.is_success(), "{path} answered {status}: {text}");
-        serde_json::from_str(&text).with_context(|| format!("{path} answered {text}"))
+        Ok(Server { process, api: Api(api), gateway, _data: data })
     }
 
     /// The version of the program.
     ///
     /// # Errors
     /// None is answered.
-    pub async fn version(&self) -> anyhow::Result<String> {
-        let version = self.api(Method::GET, "/v1/version", &Value::Null).await?;
+    pub fn version(&self) -> anyhow::Result<String> {
+        let version = self.api.call("GET", "/v1/version", &Value::Null)?;
         Ok(version["version"].as_str().unwrap_or("?").to_owned())
     }
 
-    /// Makes base image, image, a function of the language's name, and an endpoint for it.
+    /// Makes base image and image of a language, both of its name.
     ///
     /// # Errors
-    /// One of them does not become ready.
-    pub async fn deploy(&self, language: &Language) -> anyhow::Result<()> {
-        let name = language.name;
-        let base = json!({"name": format!("{name}-base"),
-            "dockerUrl": format!("dispatchframework/{name}-base")});
-        self.api(Method::POST, "/v1/baseimage", &base).await?;
-        let image = json!({"name": name, "baseImageName": format!("{name}-base")});
-        self.api(Method::POST, "/v1/image", &image).await?;
-        self.create_function(name, language).await?;
-        self.ready(name).await?;
-        let endpoint = json!({"name": name, "function": name, "methods": ["POST"],
-            "uris": [format!("/{name}")], "enabled": true});
-        self.api(Method::POST, "/v1/endpoint", &endpoint).await?;
+    /// One of them is refused.
+    pub fn image(&self, language: &str) -> anyhow::Result<()> {
+        let base = json!({"name": format!("{language}-base"),
+            "dockerUrl": format!("dispatchframework/{language}-base")});
+        self.api.call("POST", "/v1/baseimage", &base)?;
+        let image = json!({"name": language, "baseImageName": format!("{language}-base")});
+        self.api.call("POST", "/v1/image", &image)?;
         Ok(())
     }
 
-    /// Asks for a function; it is not ready yet.
+    /// Makes a function and an endpoint for it, and waits until it is ready.
     ///
     /// # Errors
-    /// It is refused.
-    pub async fn create_function(&self, name: &str, language: &Language) -> anyhow::Result<()> {
-        let function = json!({"name": name, "image": language.name,
-            "source": STANDARD.encode(pack(&peers().join(language.source))?)});
-        self.api(Method::POST, "/v1/function", &function).await?;
+    /// One of them does not become ready.
+    pub fn deploy(&self, name: &str, language: &str) -> anyhow::Result<()> {
+        self.api.create_function(name, language)?;
+        self.ready(name)?;
+        let endpoint = json!({"name": name, "function": name, "methods": ["POST"],
+            "uris": [format!("/{name}")], "enabled": true});
+        self.api.call("POST", "/v1/endpoint", &endpoint)?;
         Ok(())
     }
 
@@ -110,15 +136,15 @@ impl Server {
     ///
     /// # Errors
     /// It failed, or took too long.
-    pub async fn ready(&self, name: &str) -> anyhow::Result<()> {
+    pub fn ready(&self, name: &str) -> anyhow::Result<()> {
         let path = format!("/v1/function/{name}");
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
-            let function = self.api(Method::GET, &path, &Value::Null).await?;
+            let function = self.api.call("GET", &path, &Value::Null)?;
             match function["status"].as_str() {
                 Some("READY") => return Ok(()),
                 Some("ERROR") => bail!("function {name} failed: {}", function["reason"]),
-                _ => tokio::time::sleep(Duration::from_millis(2)).await,
+                _ => std::thread::sleep(Duration::from_millis(2)),
             }
         }
         bail!("function {name} is not ready after {} s", PATIENCE.as_secs())
@@ -128,8 +154,8 @@ impl Server {
     ///
     /// # Errors
     /// No list is answered.
-    pub async fn count_ready(&self) -> anyhow::Result<usize> {
-        let list = self.api(Method::GET, "/v1/function", &Value::Null).await?;
+    pub fn count_ready(&self) -> anyhow::Result<usize> {
+        let list = self.api.call("GET", "/v1/function", &Value::Null)?;
         let list = list.as_array().context("the list of functions is no list")?;
         Ok(list.iter().filter(|function| function["status"] == "READY").count())
     }
@@ -138,10 +164,10 @@ impl Server {
     ///
     /// # Errors
     /// The server does not answer.
-    pub async fn sum(&self, metric: &str, label: &str) -> anyhow::Result<f64> {
-        let mut client = Client::connect(self.api).await?;
-        let (status, page) = client.send(Method::GET, "/metrics", Bytes::new()).await?;
-        ensure!(status == StatusCode::OK, "/metrics answered {status}");
+    pub fn sum(&self, metric: &str, label: &str) -> anyhow::Result<f64> {
+        let request = request("GET", "/metrics", b"");
+        let (status, page) = Connection::open(self.api.0)?.exchange(&request)?;
+        ensure!(status == 200, "/metrics answered {status}");
         let name = format!("{metric}{{");
         Ok(String::from_utf8_lossy(&page)
             .lines()
@@ -155,40 +181,28 @@ impl Server {
     ///
     /// # Errors
     /// It is not after a while.
-    pub async fn zero(&self, metric: &str, label: &str) -> anyhow::Result<()> {
+    pub fn zero(&self, metric: &str, label: &str) -> anyhow::Result<()> {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
-            if self.sum(metric, label).await? == 0.0 {
+            if self.sum(metric, label)? == 0.0 {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            std::thread::sleep(Duration::from_millis(20));
         }
         bail!("{metric} {label} is not zero after {} s", PATIENCE.as_secs())
     }
 
     /// A call through the gateway.
     pub fn endpoint(&self, name: &str) -> Target {
-        call(self.gateway, format!("/{name}"))
-    }
-
-    /// A run that the caller waits for.
-    pub fn run(&self, name: &str) -> Target {
-        let body = format!(r#"{{"blocking":true,"input":{PAYLOAD}}}"#).into();
-        Target { body, ..call(self.api, format!("/v1/runs?functionName={name}")) }
+        hello(self.gateway, &format!("/{name}"))
     }
 
     /// A run that nobody waits for: stored before it is answered.
     pub fn queued_run(&self, name: &str) -> Target {
-        let body = format!(r#"{{"input":{PAYLOAD}}}"#).into();
-        let target = call(self.api, format!("/v1/runs?functionName={name}"));
-        Target { body, status: StatusCode::ACCEPTED, contains: "INITIALIZED", ..target }
+        let body = format!(r#"{{"input":{PAYLOAD}}}"#);
+        let request = request("POST", &format!("/v1/runs?functionName={name}"), body.as_bytes());
+        Target { port: self.api.0, request, status: 202, contains: "INITIALIZED" }
     }
-}
-
-/// The same call of a raw server.
-pub fn call(port: u16, path: String) -> Target {
-    let body = Bytes::from_static(PAYLOAD.as_bytes());
-    Target { port, path, body, status: StatusCode::OK, contains: ANSWER }
 }
 
 /// A source archive of one file.

@@ -1,6 +1,7 @@
-"""The same work behind Python's own HTTP server. Prints its port."""
+"""The same work behind Python's own HTTP server, on the port given."""
 
 import json
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from hello import handle
@@ -25,7 +26,6 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
 server.daemon_threads = True
-print(server.server_port, flush=True)
 server.serve_forever()

@@ -1,4 +1,4 @@
-// The same work behind Node.js' own HTTP server. Prints its port.
+// The same work behind Node.js' own HTTP server, on the port given.
 const http = require('http')
 const handle = require('./hello.js')
 
@@ -12,4 +12,4 @@ const server = http.createServer((request, response) => {
   })
 })
 server.keepAliveTimeout = 60000
-server.listen(0, '127.0.0.1', () => console.log(server.address().port))
+server.listen(Number(process.argv[2]), '127.0.0.1')
