@@ -17,6 +17,7 @@ use nix::unistd::{Pid, pipe2};
 use crate::attach::{self, Home};
 use crate::init::{self, ENDED, Ends, FAILED, STARTED, Ties};
 use crate::memory::Watchdog;
+use crate::network;
 use crate::seccomp::Filters;
 use crate::setup::{Failure, Step as _};
 use crate::spec::{Attachment, Network, Spec};
@@ -25,7 +26,9 @@ use crate::wire::{self, Event, Request};
 
 /// Descriptors kept for the launcher's own use and for the sandbox being made.
 const SPARE: u64 = 32;
-/// Descriptors the launcher wants to have, one for each sandbox.
+/// Descriptors each sandbox costs: what its first process says, its mounts, its network.
+const EACH: u64 = 3;
+/// Descriptors the launcher wants to have.
 const FILES: u64 = 1 << 16;
 
 struct Sandbox {
@@ -38,6 +41,8 @@ struct Sandbox {
     watchdog: Option<Watchdog>,
     /// Where more can be attached, if that was asked for.
     mounts: Option<File>,
+    /// The network of its own, if it has one.
+    network: Option<File>,
 }
 
 struct Launcher {
@@ -47,7 +52,7 @@ struct Launcher {
     home: Option<Home>,
     /// None where the kernel has no filters.
     filters: Option<Filters>,
-    /// Each costs a descriptor. Out of descriptors we could not even refuse.
+    /// Out of descriptors we could not even refuse.
     capacity: usize,
     /// A pipe nobody writes to: the first end goes to every sandbox, the second is ours alone.
     life: (OwnedFd, OwnedFd),
@@ -75,7 +80,7 @@ pub(crate) fn serve(control: OwnedFd) -> io::Result<()> {
         home: home.ok(),
         filters: Filters::new()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
-        capacity: usize::try_from(files.saturating_sub(SPARE)).unwrap_or(usize::MAX),
+        capacity: usize::try_from(files.saturating_sub(SPARE) / EACH).unwrap_or(usize::MAX),
         life: pipe2(OFlag::O_CLOEXEC)?,
         sandboxes: HashMap::new(),
     };
@@ -154,6 +159,21 @@ impl Launcher {
                 let failed = self.attach(id, &attachment)?;
                 self.tell(&Event::Attached { id, failed })?;
             }
+            Request::Listen { id, request, ports } => {
+                let found = self.sandboxes.values().find(|sandbox| sandbox.id == id);
+                let there = found.and_then(|sandbox| sandbox.network.as_ref());
+                let asked = match there {
+                    Some(there) => {
+                        network::listen(self.control.as_raw_fd(), request, there, &ports)
+                    }
+                    None => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+                };
+                if let Err(error) = asked {
+                    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                    let failed = Some(("network namespace".to_owned(), errno));
+                    self.tell(&Event::Listening { request, failed })?;
+                }
+            }
             Request::Spawn { id, spec } => {
                 let mut fds = fds.into_iter();
                 let ends = match (fds.next(), fds.next(), fds.next()) {
@@ -207,6 +227,7 @@ impl Launcher {
             ended: None,
             watchdog,
             mounts: None,
+            network: None,
         };
         let mut prepare = || -> Result<(), Failure> {
             if self.userns {
@@ -214,6 +235,9 @@ impl Launcher {
             }
             if !spec.mount_points.is_empty() {
                 sandbox.mounts = Some(attach::mounts_of(pid).step("mount namespace")?);
+            }
+            if spec.network == Network::None {
+                sandbox.network = Some(network::of(pid).step("network namespace")?);
             }
             Ok(())
         };

@@ -13,6 +13,7 @@ mod landlock;
 mod launcher;
 mod memory;
 mod mounts;
+mod network;
 mod owner;
 mod probe;
 mod seccomp;
@@ -27,6 +28,7 @@ pub use owner::{Child, Launcher};
 pub use probe::{Layer, Report, Tier};
 pub use seccomp::check_call;
 pub use spec::{Attachment, Bind, Network, Spec};
+pub use wire::MAX_PORTS;
 
 /// Serves as the launcher, and never returns, where this process was started to be it. To be called
 /// first in `main`, before any thread exists.

@@ -43,10 +43,15 @@ struct Inner {
 /// The process id, or the step that failed and its error number.
 type Started = Result<i32, (String, i32)>;
 
+/// What was asked for, or the step that failed and its error number.
+type Sockets = Result<Vec<OwnedFd>, (String, i32)>;
+
 #[derive(Default)]
 struct Waiting {
     starting: HashMap<u64, oneshot::Sender<Started>>,
     attaching: HashMap<u64, oneshot::Sender<Option<(String, i32)>>>,
+    /// By request: the sandbox it is for comes along.
+    listening: HashMap<u64, (u64, oneshot::Sender<Sockets>)>,
     running: HashMap<u64, watch::Sender<Option<Exit>>>,
     limits: HashMap<u64, u64>,
     lost: bool,
@@ -222,7 +227,7 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 }
 
 fn listen(socket: &OwnedFd, waiting: &Mutex<Waiting>) {
-    while let Ok(Some((event, _))) = wire::receive::<Event>(socket) {
+    while let Ok(Some((event, fds))) = wire::receive::<Event>(socket) {
         let mut waiting = lock(waiting);
         match event {
             Event::Ready { .. } => {}
@@ -241,7 +246,13 @@ fn listen(socket: &OwnedFd, waiting: &Mutex<Waiting>) {
                     let _ = attaching.send(failed);
                 }
             }
+            Event::Listening { request, failed } => {
+                if let Some((_, listening)) = waiting.listening.remove(&request) {
+                    let _ = listening.send(failed.map_or(Ok(fds), Err));
+                }
+            }
             Event::Exited { id, status, out_of_memory } => {
+                waiting.listening.retain(|_, (sandbox, _)| *sandbox != id);
                 waiting.attaching.remove(&id);
                 let limit_bytes = waiting.limits.remove(&id).unwrap_or_default();
                 let exit = if out_of_memory {
@@ -263,6 +274,7 @@ fn listen(socket: &OwnedFd, waiting: &Mutex<Waiting>) {
     waiting.lost = true;
     waiting.starting.clear();
     waiting.attaching.clear();
+    waiting.listening.clear();
     for (_, running) in waiting.running.drain() {
         running.send_replace(Some(Exit::LauncherLost));
     }
@@ -312,6 +324,43 @@ impl Child {
         match done.await {
             Ok(None) => Ok(()),
             Ok(Some((step, errno))) => {
+                Err(Error::Setup { step, source: io::Error::from_raw_os_error(errno) })
+            }
+            Err(_) => Err(Error::Ended),
+        }
+    }
+
+    /// Sockets that listen on these ports of the sandbox's own 127.0.0.1; non-blocking. They stay
+    /// there, and keep its network, for as long as they are held.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] names the step that failed, such as `port 5432` where something in the
+    /// sandbox has the port already; also where the sandbox shares the host's network.
+    pub async fn listen(&self, ports: &[u16]) -> Result<Vec<OwnedFd>, Error> {
+        if ports.is_empty() {
+            return Ok(Vec::new());
+        }
+        if ports.len() > wire::MAX_PORTS {
+            return Err(Error::TooLarge(ports.len()));
+        }
+        let inner = &self.launcher.0;
+        let request = inner.next.fetch_add(1, Ordering::Relaxed);
+        let (listening, made) = oneshot::channel();
+        {
+            let mut waiting = lock(&inner.waiting);
+            if waiting.lost {
+                return Err(Error::LauncherLost);
+            }
+            if self.has_ended() {
+                return Err(Error::Ended);
+            }
+            waiting.listening.insert(request, (self.id, listening));
+        }
+        let asked = Request::Listen { id: self.id, request, ports: ports.to_vec() };
+        wire::send(inner.socket.as_raw_fd(), &asked, &[])?;
+        match made.await {
+            Ok(Ok(sockets)) => Ok(sockets),
+            Ok(Err((step, errno))) => {
                 Err(Error::Setup { step, source: io::Error::from_raw_os_error(errno) })
             }
             Err(_) => Err(Error::Ended),

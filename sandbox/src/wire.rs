@@ -18,6 +18,9 @@ const MAX_INLINE: usize = 32 << 10;
 /// What is sent in place of one that goes in a file.
 const IN_FILE: &[u8] = b"file";
 
+/// Sockets that can be asked for at once.
+pub const MAX_PORTS: usize = 32;
+
 /// From the owner.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
@@ -27,6 +30,8 @@ pub(crate) enum Request {
     Signal { id: u64, signal: i32 },
     /// Make more visible in a sandbox that runs, and set its limits.
     Attach { id: u64, attachment: Attachment },
+    /// Make sockets that listen on its loopback.
+    Listen { id: u64, request: u64, ports: Vec<u16> },
 }
 
 /// From the launcher.
@@ -40,11 +45,13 @@ pub(crate) enum Event {
     Failed { id: u64, step: String, errno: i32 },
     /// What was to be attached is there, or the step that failed and its error number.
     Attached { id: u64, failed: Option<(String, i32)> },
+    /// The sockets that were asked for come along, or the step that failed and its error number.
+    Listening { request: u64, failed: Option<(String, i32)> },
     /// It, and every other process of its sandbox, has ended.
     Exited { id: u64, status: i32, out_of_memory: bool },
 }
 
-/// Sends a message with descriptors, of which there are at most three.
+/// Sends a message with descriptors, of which there are at most [`MAX_PORTS`].
 pub(crate) fn send<T: Serialize>(socket: RawFd, message: &T, fds: &[RawFd]) -> io::Result<()> {
     let mut text = serde_json::to_vec(message)?;
     if text.len() > MAX_MESSAGE {
@@ -70,7 +77,7 @@ pub(crate) fn receive<T: DeserializeOwned>(
     socket: &OwnedFd,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut text = vec![0; MAX_INLINE];
-    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut space = nix::cmsg_space!([RawFd; MAX_PORTS + 1]);
     let mut fds = Vec::new();
     let length = {
         let mut parts = [IoSliceMut::new(&mut text)];

@@ -41,11 +41,15 @@ fn all_through(program: &[&str]) {
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let mut command = Command::new(program[0]);
     // One at a time: one of them counts the descriptors of its process.
-    command
-        .args(&program[1..])
-        .arg(&copy)
-        .arg("--test-threads=1")
-        .args(["attach::", "calls::", "ends::", "limits::", "owners::", "view::"]);
+    command.args(&program[1..]).arg(&copy).arg("--test-threads=1").args([
+        "attach::",
+        "calls::",
+        "ends::",
+        "limits::",
+        "network::",
+        "owners::",
+        "view::",
+    ]);
     let done = command.current_dir("/").output().unwrap();
     let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{said}");

@@ -6,6 +6,7 @@ mod attach;
 mod calls;
 mod ends;
 mod limits;
+mod network;
 mod owners;
 mod support;
 mod view;

@@ -67,7 +67,9 @@ async fn many_at_once_and_nothing_leaks() {
             assert_eq!((said.out.trim(), said.exit), (n.to_string().as_str(), Exit::Code(n % 7)));
         }
     }
-    assert_eq!(fds(), before);
+    // What an earlier test left to be closed may have been counted.
+    let no_more = || fds().0 <= before.0 && fds().1 <= before.1;
+    until("no descriptor is left", no_more).await;
     assert_eq!(mounts(), mounted, "the host's mounts are as they were");
 }
 
