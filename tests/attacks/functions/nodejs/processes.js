@@ -1,0 +1,45 @@
+'use strict'
+// Signals, identities, and what is inherited.
+
+const fs = require('fs')
+const os = require('os')
+const { succeeded, forEver } = require('./tools')
+
+// Node.js has no kill of a group of one that is not there; a negative id is one.
+const kill = (pid, signal) => process.kill(pid, signal)
+
+module.exports = {
+  'signal-server': ({ server }) => succeeded(kill(server, 'SIGKILL')),
+  'signal-server-group': ({ server }) => succeeded(kill(-server, 'SIGKILL')),
+  'signal-everybody': () => succeeded(kill(-1, 'SIGKILL')),
+  // Process 1 of a namespace does not hear these from inside.
+  'kill-init': () => kill(1, 'SIGKILL') && 'ignored',
+  'stop-init': () => kill(1, 'SIGSTOP') && 'ignored',
+  // Process 1 passes it on to the worker.
+  'end-by-terminating-init': () => kill(1, 'SIGTERM') && forEver(),
+  'become-root': () => succeeded(process.setuid(0)),
+  'other-groups': () => succeeded(process.setgroups([0])),
+  capabilities: () => {
+    const status = fs.readFileSync('/proc/self/status', 'utf8')
+    const sets = [...status.matchAll(/^Cap\w+:\s*(\w+)$/gm)].map((match) => match[1])
+    return sets.length > 0 && sets.every((set) => /^0+$/.test(set)) ? 'none' : succeeded(sets)
+  },
+  'nicer-than-others': () => succeeded(os.setPriority(-5)),
+  'survive-out-of-memory': () => succeeded(fs.writeFileSync('/proc/self/oom_score_adj', '-1000')),
+  'inherited-descriptors': () => {
+    const found = []
+    for (const name of fs.readdirSync('/proc/self/fd')) {
+      try {
+        found.push(fs.readlinkSync('/proc/self/fd/' + name).split(':')[0])
+      } catch {} // The one that listed them.
+    }
+    // The runtime makes more of its own: none of them leads out, and there is one socket.
+    const own = /^(pipe|socket|anon_inode|\/dev\/null)$/
+    const sockets = found.filter((kind) => kind === 'socket').length
+    return sockets === 1 && found.every((kind) => own.test(kind)) ? 'exactly its own' : succeeded(found)
+  },
+  'inherited-environment': () => {
+    const names = Object.keys(process.env).sort().join()
+    return names === 'HOME,LANG,PATH' ? 'exactly its own' : succeeded(names)
+  }
+}

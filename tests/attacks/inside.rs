@@ -1,0 +1,165 @@
+//! Functions that try what they can: one function a language holds all attacks.
+
+use std::net::UdpSocket;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+use serde_json::{Value, json};
+
+use crate::http;
+use crate::support::{Server, root};
+use crate::table::{self, Attack, By, Expect};
+
+/// What is there to be attacked, and must not be reached.
+struct Targets {
+    facts: Value,
+    _listeners: (UdpSocket, UnixListener, UnixListener),
+}
+
+impl Targets {
+    fn of(s: &Server) -> Targets {
+        // The address that packets to elsewhere would have.
+        let route = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let address = match route.connect("192.0.2.1:9").and_then(|()| route.local_addr()) {
+            Ok(address) => address.ip().to_string(),
+            Err(_) => "127.0.0.2".to_owned(),
+        };
+        let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let name = format!("dispatch-attacked-{}", s.pid());
+        let abstract_name = SocketAddr::from_abstract_name(&name).unwrap();
+        let hidden = UnixListener::bind_addr(&abstract_name).unwrap();
+        s.file("secret", "not for functions");
+        let path = s.home().join("socket");
+        let file = UnixListener::bind(&path).unwrap();
+        let facts = json!({
+            "server": s.pid(), "api": s.port, "gateway": s.gateway, "data": s.data, "home": s.home(), "root": root(),
+            "address": address,
+            "udp": udp.local_addr().unwrap().port(), "abstract": name, "socket": path,
+            "mark": mark(s),
+        });
+        Targets { facts, _listeners: (udp, hidden, file) }
+    }
+
+    /// The payload of an attack.
+    fn payload(&self, attack: &str) -> Value {
+        let mut payload = self.facts.clone();
+        payload["attack"] = attack.into();
+        payload
+    }
+}
+
+/// The name of a process that must not outlive its sandbox.
+fn mark(s: &Server) -> String {
+    format!("left-{}", s.pid())
+}
+
+/// A language to attack from.
+struct Language {
+    image: &'static str,
+    handler: &'static str,
+    by: By,
+}
+
+const PYTHON: Language = Language { image: "python3", handler: "attack.handle", by: By::Python };
+const NODE: Language = Language { image: "nodejs", handler: "./attack.js", by: By::Node };
+
+/// The function with patience, and the same one without.
+const PATIENT: &str = "attacks";
+const BRIEF: &str = "brief";
+
+fn deploy(s: &Server, language: &Language) {
+    s.image(language.image);
+    let source = root().join("tests/attacks/functions").join(language.image);
+    for (name, timeout) in [(PATIENT, "30000"), (BRIEF, "1000")] {
+        let mut create = vec!["create", "function", "--image", language.image, name];
+        let source = source.to_str().unwrap();
+        create.extend([source, "--handler", language.handler]);
+        create.extend(["--timeout", timeout, "--memory", "320", "--max-scale", "1"]);
+        s.dispatch(&create).ok();
+        s.ready("function", name);
+    }
+}
+
+/// Tries all that a language can; returns what did not end as it must.
+fn try_all(s: &Server, language: &Language, tier: char) -> Vec<String> {
+    let targets = Targets::of(s);
+    let mut wrong = Vec::new();
+    for attack in table::all().filter(|attack| [By::Both, language.by].contains(&attack.by)) {
+        let expect = match attack.ordinary {
+            Some(ordinary) if tier == 'B' => ordinary,
+            _ => attack.expect,
+        };
+        if let Err(what) = attempt(s, &targets, attack, expect) {
+            wrong.push(format!("{} {}: {expect:?}, but {what}", attack.number, attack.name));
+        }
+    }
+    wrong
+}
+
+fn attempt(s: &Server, targets: &Targets, attack: &Attack, expect: Expect) -> Result<(), String> {
+    let function = match expect {
+        Expect::Ends(text) if text.contains("timeout") => BRIEF,
+        _ => PATIENT,
+    };
+    let run = http::call(s.port, "default", function, &targets.payload(attack.name));
+    let message = run["error"]["message"].as_str();
+    let ended = match (expect, message) {
+        (Expect::Got(wanted), None) if run["output"] == wanted => false,
+        (Expect::Ends(wanted), Some(message)) if message.contains(wanted) => true,
+        (Expect::Fails(wanted), Some(message)) if message.contains(wanted) => false,
+        (_, None) => return Err(run["output"].to_string()),
+        (_, Some(message)) => return Err(message.to_owned()),
+    };
+    // The first call of a worker answers 1: whose call ended badly is not used again.
+    let next = http::call(s.port, "default", function, &Value::Null);
+    match next["output"].as_u64() {
+        Some(1) if ended => Ok(()),
+        Some(count) if count > 1 && !ended => Ok(()),
+        _ => Err(format!("the next call got {} {}", next["output"], next["error"])),
+    }
+}
+
+fn attack(s: &Server, language: &Language, tier: char) {
+    let health = http::raw(s.port, b"GET /healthz HTTP/1.0\r\n\r\n").json();
+    assert_eq!(health["isolation"], tier.to_string());
+    deploy(s, language);
+    let before = open_files(s);
+    let wrong = try_all(s, language, tier);
+    assert!(wrong.is_empty(), "{} attacks:\n{}", wrong.len(), wrong.join("\n"));
+    let after = open_files(s);
+    assert!(after < before + 16, "the server had {before} files open and has {after}");
+    let left = processes(&mark(s));
+    assert!(left.is_empty(), "processes {left:?} outlived their sandbox");
+}
+
+fn open_files(s: &Server) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", s.pid())).unwrap().count()
+}
+
+fn processes(name: &str) -> Vec<String> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let named = all.filter(|entry| {
+        std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+    });
+    named.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn python_in_tier_a() {
+    attack(&Server::start(), &PYTHON, 'A');
+}
+
+#[test]
+fn python_in_tier_b() {
+    attack(&Server::as_user(1500), &PYTHON, 'B');
+}
+
+#[test]
+fn node_in_tier_a() {
+    attack(&Server::start(), &NODE, 'A');
+}
+
+#[test]
+fn node_in_tier_b() {
+    attack(&Server::as_user(1500), &NODE, 'B');
+}

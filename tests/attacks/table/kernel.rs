@@ -1,0 +1,51 @@
+//! System calls that no function needs.
+
+use super::By::Python;
+use super::Expect::Got;
+use super::Layer::{Capabilities, Kernel, Processes, Rlimits};
+use super::{Attack, row};
+
+pub const ROWS: &[Attack] = &[
+    row(9, "trace-init", Kernel, Got("EPERM"), Python),
+    row(9, "trace-by-seizing-init", Kernel, Got("EPERM"), Python),
+    row(9, "trace-server", Processes, Got("ESRCH"), Python),
+    row(9, "watch-server", Processes, Got("ESRCH"), Python),
+    row(9, "read-memory-of-init", Kernel, Got("EPERM"), Python),
+    row(9, "write-memory-of-init", Kernel, Got("EPERM"), Python),
+    row(9, "descriptor-of-init", Kernel, Got("EPERM"), Python),
+    row(9, "compare-with-init", Kernel, Got("EPERM"), Python),
+    row(9, "limits-of-init", Kernel, Got("EPERM"), Python),
+    row(10, "mount-tmpfs", Capabilities, Got("EPERM"), Python),
+    row(10, "mount-proc", Capabilities, Got("EPERM"), Python),
+    row(10, "bind-mount", Capabilities, Got("EPERM"), Python),
+    row(10, "remount-writable", Capabilities, Got("EPERM"), Python),
+    row(10, "unmount-code", Capabilities, Got("EPERM"), Python),
+    row(10, "unmount-proc", Capabilities, Got("EPERM"), Python),
+    row(10, "file-system-by-new-calls", Capabilities, Got("EPERM"), Python),
+    row(10, "clone-a-tree", Capabilities, Got("EPERM"), Python),
+    row(10, "move-a-mount", Capabilities, Got("EPERM"), Python),
+    row(10, "writable-by-mount-setattr", Capabilities, Got("EPERM"), Python),
+    row(11, "new-mount-namespace", Capabilities, Got("EPERM"), Python),
+    row(11, "new-network-namespace", Capabilities, Got("EPERM"), Python),
+    row(11, "new-process-namespace", Capabilities, Got("EPERM"), Python),
+    row(11, "join-namespace-of-init", Processes, Got("ENOENT"), Python),
+    row(11, "join-namespaces-by-pidfd", Capabilities, Got("EPERM"), Python),
+    row(12, "change-root", Capabilities, Got("EPERM"), Python),
+    row(12, "pivot-root", Capabilities, Got("EPERM"), Python),
+    row(12, "open-by-handle", Capabilities, Got("EPERM"), Python),
+    row(13, "take-capabilities", Capabilities, Got("EPERM"), Python),
+    row(13, "ambient-capability", Capabilities, Got("EPERM"), Python),
+    row(13, "new-privileges", Kernel, Got("EINVAL"), Python),
+    row(14, "raw-socket", Capabilities, Got("EPERM"), Python),
+    row(14, "packet-socket", Capabilities, Got("EPERM"), Python),
+    row(22, "lock-memory", Rlimits, Got("ENOMEM"), Python),
+    row(23, "reboot", Capabilities, Got("EPERM"), Python),
+    row(23, "set-the-clock", Capabilities, Got("EPERM"), Python),
+    row(23, "read-kernel-messages", Capabilities, Got("EPERM"), Python),
+    row(23, "swap-on", Capabilities, Got("EPERM"), Python),
+    row(23, "swap-off", Capabilities, Got("EPERM"), Python),
+    row(23, "accounting", Capabilities, Got("EPERM"), Python),
+    row(23, "watch-all-files", Capabilities, Got("EPERM"), Python),
+    row(23, "hang-up-terminal", Capabilities, Got("EPERM"), Python),
+    row(23, "real-time-disk", Capabilities, Got("EPERM"), Python),
+];
