@@ -74,6 +74,9 @@ pub struct Function {
     /// The most workers; 0 means the server's default.
     #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub max_scale: i64,
+    /// Fork the workers from a process that has loaded the source, where the language can.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub preload: bool,
     /// Environment variables of the workers.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
     pub environment: BTreeMap<String, String>,
@@ -170,6 +173,7 @@ impl Wire for Function {
         "concurrency",
         "minScale",
         "maxScale",
+        "preload",
         "environment",
         "egress",
         "retries",

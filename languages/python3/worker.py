@@ -30,18 +30,35 @@ class Channel:
     """Frames over the inherited socket."""
 
     def __init__(self, fd):
+        # Set where several threads may send at a time.
+        self.lock = None
+        # A forked copy of this process must not answer in its place.
+        os.register_at_fork(after_in_child=self.close)
+        self.open(fd)
+
+    def open(self, fd):
         # Out of the handler's way, and not for processes that it starts.
         moved = os.dup2(fd, 200, inheritable=False)
         os.close(fd)
         self.socket = socket(fileno=moved)
         self.socket.setblocking(True)
-        # A forked copy of this process must not answer in its place.
-        os.register_at_fork(after_in_child=self.socket.close)
         self.buffer = bytearray(64 * 1024)
         self.view = memoryview(self.buffer)
         self.start = self.end = 0
-        # Set where several threads may send at a time.
-        self.lock = None
+
+    def close(self):
+        self.socket.close()
+
+    def put(self, data):
+        """Adds bytes that were read elsewhere; `take` has made room for the frame they belong to."""
+        if self.end + len(data) > len(self.buffer):
+            rest = bytes(self.view[self.start : self.end])
+            self.buffer = bytearray(len(rest) + len(data) + 64 * 1024)
+            self.view = memoryview(self.buffer)
+            self.view[: len(rest)] = rest
+            self.start, self.end = 0, len(rest)
+        self.view[self.end : self.end + len(data)] = data
+        self.end += len(data)
 
     def send(self, head, body=b""):
         """Sends a frame; `head` is its header, already JSON."""
@@ -338,7 +355,17 @@ def main():
         flush()
         return channel.send(FAILED, to_bytes(load_fault(error, init["source"])))
     flush()
-    channel.send(to_bytes({"type": "ready", "handler": name}))
+    zygote = reason = None
+    if init.get("fork"):
+        zygote = beside("zygote")
+        reason = zygote.reason_not_to_fork(channel)
+    if zygote is None or reason is not None:
+        channel.send(to_bytes({"type": "ready", "handler": name, "not_forking": reason}))
+    else:
+        channel.send(to_bytes({"type": "ready", "handler": name, "forks": True}))
+        if zygote.serve(channel) is None:
+            return
+        channel.send(HELLO)
     if overlap is None:
         serve(channel, function, limit)
     else:

@@ -33,7 +33,12 @@ pub enum ToWorker {
         concurrency: usize,
         /// Bytes a result may have.
         result_limit: usize,
+        /// Whether it is to fork workers instead of running calls itself, where it can.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        fork: bool,
     },
+    /// Forks a worker, whose channel, standard output and standard error come along.
+    Fork,
     /// A call; its body is the context followed by the payload, both JSON, or a first piece of them.
     Call {
         /// Names the call in all frames about it; never used twice.
@@ -79,6 +84,24 @@ pub enum FromWorker {
     Ready {
         /// The handler, inferred where it was empty.
         handler: String,
+        /// Whether it forks workers and runs no calls.
+        #[serde(default)]
+        forks: bool,
+        /// Why it does not, though it was asked to.
+        #[serde(default)]
+        not_forking: Option<String>,
+    },
+    /// A worker was forked, or, with a negative number, could not be.
+    Forked {
+        /// Its number inside the sandbox.
+        pid: i32,
+    },
+    /// A worker that it forked has ended.
+    Exited {
+        /// Its number inside the sandbox.
+        pid: i32,
+        /// Its wait status.
+        status: i32,
     },
     /// The handler cannot be loaded; the body is a [`Fault`].
     Failed,
@@ -236,7 +259,13 @@ mod tests {
         let stream = prop_oneof![Just(Stream::Stdout), Just(Stream::Stderr)];
         prop_oneof![
             any::<u32>().prop_map(|protocol| FromWorker::Hello { protocol }),
-            ".*".prop_map(|handler| FromWorker::Ready { handler }),
+            (".*", any::<bool>(), any::<Option<String>>()).prop_map(
+                |(handler, forks, not_forking)| {
+                    FromWorker::Ready { handler, forks, not_forking }
+                }
+            ),
+            any::<i32>().prop_map(|pid| FromWorker::Forked { pid }),
+            any::<(i32, i32)>().prop_map(|(pid, status)| FromWorker::Exited { pid, status }),
             Just(FromWorker::Failed),
             any::<u64>().prop_map(|id| FromWorker::Head { id }),
             any::<u64>().prop_map(|id| FromWorker::Chunk { id }),
@@ -257,7 +286,8 @@ mod tests {
             },
         );
         let init = (".*", ".*", any::<usize>()).prop_map(|(source, handler, concurrency)| {
-            ToWorker::Init { source, handler, concurrency, result_limit: concurrency }
+            let fork = concurrency % 2 == 0;
+            ToWorker::Init { source, handler, concurrency, result_limit: concurrency, fork }
         });
         let id = any::<u64>();
         prop_oneof![
@@ -267,6 +297,7 @@ mod tests {
             id.prop_map(|id| ToWorker::End { id }),
             id.prop_map(|id| ToWorker::Cancel { id }),
             Just(ToWorker::Ping),
+            Just(ToWorker::Fork),
         ]
     }
 

@@ -69,6 +69,9 @@ pub struct WorkerSpec {
     /// script takes the source and the environment only with `init`.
     #[serde(default)]
     pub waits: bool,
+    /// Whether a worker that has loaded its handler can fork further ones.
+    #[serde(default)]
+    pub forks: bool,
     /// Environment variables that take effect only when a process starts, so that a function which
     /// sets one gets no process that waited. `*` at the end stands for any rest; names that begin
     /// with `!` are exceptions.

@@ -68,6 +68,8 @@ pub struct Settings {
     pub idle: std::time::Duration,
     /// Environment variables of the workers.
     pub environment: Vec<(String, String)>,
+    /// Whether workers are forked from a process that has loaded the source, where the language can.
+    pub preload: bool,
     /// What the workers may reach.
     pub egress: Egress,
 }

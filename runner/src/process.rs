@@ -3,8 +3,10 @@
 mod shared;
 mod source;
 pub(crate) mod spec;
+pub(crate) mod start;
 pub(crate) mod stems;
 pub(crate) mod uid;
+pub(crate) mod zygotes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -256,6 +258,7 @@ impl Runner for ProcessRunner {
         if let Some(pool) = self.shared.find(faas_id) {
             pool.retire();
         }
+        self.shared.zygotes.forget(faas_id);
     }
 
     fn pools(&self) -> Vec<PoolState> {

@@ -3,29 +3,37 @@
 //! Each worker has one task that owns it and nothing else does, a `Session`: whatever happens to
 //! a caller, the task brings the call in the worker to an end before the worker gets another one.
 
-mod active;
+pub(crate) mod active;
 pub(crate) mod failure;
-mod link;
+pub(crate) mod link;
 pub(crate) mod load;
 mod logs;
 mod pace;
+pub(crate) mod process;
 mod session;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dispatch_sandbox::{Attachment, Child, Launcher, Spec};
+use dispatch_sandbox::{Attachment, Spec};
 use tokio::sync::{mpsc, oneshot};
 
+use self::link::Link;
+use self::process::{Ends, Process};
 use self::session::Session;
 use crate::call::{Call, Failure, Outcome};
 use crate::pool::{Lease, Member};
+
+/// Workers of one sandbox that its limits are made for.
+const MOST_FORKED: usize = 16;
 
 /// What a worker is started with.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The sandbox of a process that is started for this function.
     pub sandbox: Spec,
+    /// Whether workers are forked from a process that has loaded the source.
+    pub forks: bool,
     /// What makes a process that waited one of this function, where that is possible.
     pub attachment: Option<Attachment>,
     /// What the function adds to the environment.
@@ -42,6 +50,19 @@ pub struct Plan {
     pub result_limit: usize,
     /// How long it may take until it is ready.
     pub start_timeout: Duration,
+}
+
+impl Plan {
+    /// The plan of the process that the workers, at most `most` at a time, are forked from: they are
+    /// in its sandbox with it. Each has a limit of its own besides.
+    pub(crate) fn of_zygote(&self, most: usize) -> Plan {
+        let count = most.min(MOST_FORKED) as u64 + 1;
+        let mut plan = self.clone();
+        plan.attachment = None;
+        plan.sandbox.memory_bytes = plan.sandbox.memory_bytes.saturating_mul(count);
+        plan.sandbox.processes = plan.sandbox.processes.saturating_mul(count);
+        plan
+    }
 }
 
 /// What a worker is told to do.
@@ -78,24 +99,20 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a process and lets it load the handler.
-    ///
-    /// # Errors
-    /// [`Cause::Load`](crate::Cause::Load) or one of a crash's causes when it is the function's
-    /// fault, [`Cause::System`](crate::Cause::System) when it is the machine's.
-    pub async fn start(launcher: &Launcher, plan: &Plan) -> Result<Worker, Failure> {
-        let (link, handler) = load::start(launcher, plan).await?;
-        Ok(Worker { session: Session::new(link, plan), handler })
+    /// A process that has loaded the handler.
+    pub(crate) fn new(link: Link, handler: String, plan: &Plan) -> Worker {
+        Worker { session: Session::new(link, plan), handler }
     }
 
-    /// The same with a process that waits.
-    ///
-    /// # Errors
-    /// As [`Worker::start`]; `None` when nothing of the function was used yet, so that it can be
-    /// tried in another way.
-    pub async fn adopt(child: Child, plan: &Plan) -> Result<Worker, Option<Failure>> {
-        let (link, handler) = load::adopt(child, plan).await?;
-        Ok(Worker { session: Session::new(link, plan), handler })
+    /// A process that was forked from one that has loaded the handler.
+    pub(crate) async fn forked(
+        process: Process,
+        ends: Ends,
+        handler: String,
+        plan: &Plan,
+    ) -> Result<Worker, Failure> {
+        let link = load::forked(process, ends, plan).await?;
+        Ok(Worker::new(link, handler, plan))
     }
 
     /// Serves orders until their sender is gone, the worker breaks, or it is told to stop.

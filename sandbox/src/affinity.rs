@@ -28,10 +28,21 @@ pub fn keep_this_thread_on(core: Option<usize>) -> bool {
 pub(crate) fn keep_on(init: i32, core: Option<usize>) {
     let Some(set) = set(core) else { return };
     for pid in memory::processes(init) {
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        for task in tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()) {
-            let _ = sched_setaffinity(Pid::from_raw(task), &set);
-        }
+        keep_threads_on(pid, &set);
+    }
+}
+
+/// The same for one process.
+pub(crate) fn keep_process_on(pid: i32, core: Option<usize>) {
+    if let Some(set) = set(core) {
+        keep_threads_on(pid, &set);
+    }
+}
+
+fn keep_threads_on(pid: i32, set: &CpuSet) {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    for task in tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()) {
+        let _ = sched_setaffinity(Pid::from_raw(task), set);
     }
 }
 

@@ -82,3 +82,17 @@ pub enum Exit {
     /// The launcher ended, and everything it had started with it.
     LauncherLost,
 }
+
+impl Exit {
+    /// What a wait status says.
+    pub fn from_status(status: i32) -> Exit {
+        if libc::WIFSIGNALED(status) {
+            match libc::WTERMSIG(status) {
+                libc::SIGSYS => Exit::ForbiddenCall,
+                signal => Exit::Signal(signal),
+            }
+        } else {
+            Exit::Code(libc::WEXITSTATUS(status))
+        }
+    }
+}

@@ -16,6 +16,7 @@ use nix::unistd::{Pid, pipe2};
 
 use crate::attach::{self, Home};
 use crate::init::{self, ENDED, Ends, FAILED, STARTED, Ties};
+use crate::inside::{self, Watched};
 use crate::memory::Watchdog;
 use crate::network;
 use crate::seccomp::Filters;
@@ -39,6 +40,8 @@ struct Sandbox {
     started: bool,
     ended: Option<i32>,
     watchdog: Option<Watchdog>,
+    /// Processes that are watched by themselves.
+    watched: Vec<Watched>,
     /// Where more can be attached, if that was asked for.
     mounts: Option<File>,
     /// The network of its own, if it has one.
@@ -108,7 +111,9 @@ fn user_namespaces() -> bool {
 impl Launcher {
     fn work(&mut self, signals: &SignalFd) -> io::Result<()> {
         loop {
-            let pause = self.sandboxes.values().filter_map(|s| s.watchdog.as_ref()?.pause()).min();
+            let pause =
+                self.sandboxes.values().flat_map(Sandbox::watchdogs).filter_map(Watchdog::pause);
+            let pause = pause.min();
             let mut pids = Vec::new();
             let mut fds = vec![
                 PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
@@ -154,6 +159,24 @@ impl Launcher {
                     // Not reaped yet, so the number is still theirs.
                     let _ = kill(Pid::from_raw(*pid), signal);
                 }
+            }
+            Request::SignalInside { id, pid, signal } => {
+                if let Some((init, _)) = self.find(id) {
+                    inside::signal(init, pid, signal);
+                }
+            }
+            Request::WatchInside { id, pid, memory_bytes } => {
+                if let Some((init, sandbox)) = self.find(id) {
+                    // Those that ended without having been asked about, for which nobody waits.
+                    sandbox.watched.retain(|other| other.watchdog.has_bitten || other.lives(init));
+                    sandbox.watched.extend(Watched::new(init, pid, memory_bytes));
+                }
+            }
+            Request::WasOutOfMemory { id, pid } => {
+                let Some((_, sandbox)) = self.find(id) else { return Ok(true) };
+                let killed = sandbox.watched.iter().any(|w| w.pid == pid && w.watchdog.has_bitten);
+                sandbox.watched.retain(|other| other.pid != pid);
+                self.tell(&Event::OutOfMemory { id, pid, killed })?;
             }
             Request::Attach { id, attachment } => {
                 let failed = self.attach(id, &attachment)?;
@@ -226,6 +249,7 @@ impl Launcher {
             started: false,
             ended: None,
             watchdog,
+            watched: Vec::new(),
             mounts: None,
             network: None,
         };
@@ -251,6 +275,11 @@ impl Launcher {
         // One that is dead already needs no start.
         let _ = nix::unistd::write(&go, b"!");
         Ok(())
+    }
+
+    fn find(&mut self, id: u64) -> Option<(i32, &mut Sandbox)> {
+        let found = self.sandboxes.iter_mut().find(|(_, sandbox)| sandbox.id == id);
+        found.map(|(pid, sandbox)| (*pid, sandbox))
     }
 
     /// Says what failed, if something did. An error is our own end: we are not where we belong.
@@ -325,6 +354,11 @@ impl Launcher {
             {
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
+            for watched in &mut sandbox.watched {
+                if watched.watchdog.look() {
+                    watched.kill(*pid);
+                }
+            }
         }
     }
 
@@ -341,6 +375,10 @@ impl Launcher {
 }
 
 impl Sandbox {
+    fn watchdogs(&self) -> impl Iterator<Item = &Watchdog> {
+        self.watchdog.iter().chain(self.watched.iter().map(|watched| &watched.watchdog))
+    }
+
     /// What an init that never started its worker said about it.
     fn failure(&self) -> (String, i32) {
         let text = match self.said.split_first() {

@@ -9,8 +9,10 @@ mod affinity;
 mod attach;
 mod error;
 mod init;
+mod inside;
 mod landlock;
 mod launcher;
+mod member;
 mod memory;
 mod mounts;
 mod network;
@@ -24,6 +26,7 @@ mod wire;
 
 pub use affinity::{cores, keep_this_thread_on};
 pub use error::{Error, Exit};
+pub use member::Member;
 pub use owner::{Child, Launcher};
 pub use probe::{Layer, Report, Tier};
 pub use seccomp::check_call;

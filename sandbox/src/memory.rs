@@ -18,7 +18,9 @@ static PAGE: LazyLock<u64> = LazyLock::new(|| {
 
 /// Looks after one sandbox.
 pub(crate) struct Watchdog {
-    init: i32,
+    first: i32,
+    /// Whether the first process counts too.
+    with_first: bool,
     limit: u64,
     last: u64,
     interval: Duration,
@@ -30,7 +32,20 @@ pub(crate) struct Watchdog {
 impl Watchdog {
     pub(crate) fn new(init: i32, limit: u64) -> Watchdog {
         let due = Instant::now() + SOON;
-        Watchdog { init, limit, last: 0, interval: SOON, due, has_bitten: false }
+        Watchdog {
+            first: init,
+            with_first: false,
+            limit,
+            last: 0,
+            interval: SOON,
+            due,
+            has_bitten: false,
+        }
+    }
+
+    /// Over the process `first` and its children.
+    pub(crate) fn with_first(first: i32, limit: u64) -> Watchdog {
+        Watchdog { with_first: true, ..Watchdog::new(first, limit) }
     }
 
     /// Until the next look.
@@ -43,7 +58,8 @@ impl Watchdog {
         if self.has_bitten || Instant::now() < self.due {
             return false;
         }
-        let processes = processes(self.init);
+        let mut processes = processes(self.first);
+        processes.extend(self.with_first.then_some(self.first));
         // What is shared is counted for each who shares it: quick, and never too little.
         let mut held = processes.iter().map(|pid| resident(*pid)).sum::<u64>();
         if held > self.limit {

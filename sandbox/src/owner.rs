@@ -14,6 +14,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tokio::sync::{oneshot, watch};
 
 use crate::error::{Error, Exit};
+use crate::member::Member;
 use crate::probe::{self, Report};
 use crate::spec::{Attachment, Spec};
 use crate::wire::{self, Event, Request};
@@ -30,12 +31,12 @@ const READY_WITHIN: u16 = 30_000;
 /// A handle of the launcher process. When the last one is dropped the launcher ends, and every
 /// process it has started with it.
 #[derive(Clone)]
-pub struct Launcher(Arc<Inner>);
+pub struct Launcher(pub(crate) Arc<Inner>);
 
-struct Inner {
-    socket: OwnedFd,
+pub(crate) struct Inner {
+    pub(crate) socket: OwnedFd,
     next: AtomicU64,
-    waiting: Arc<Mutex<Waiting>>,
+    pub(crate) waiting: Arc<Mutex<Waiting>>,
     userns: bool,
     probed: tokio::sync::OnceCell<Report>,
 }
@@ -47,7 +48,9 @@ type Started = Result<i32, (String, i32)>;
 type Sockets = Result<Vec<OwnedFd>, (String, i32)>;
 
 #[derive(Default)]
-struct Waiting {
+pub(crate) struct Waiting {
+    /// Who asks how a process of a sandbox ended.
+    pub(crate) asking: HashMap<(u64, i32), oneshot::Sender<bool>>,
     starting: HashMap<u64, oneshot::Sender<Started>>,
     attaching: HashMap<u64, oneshot::Sender<Option<(String, i32)>>>,
     /// By request: the sandbox it is for comes along.
@@ -222,7 +225,7 @@ impl Drop for Inner {
     }
 }
 
-fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+pub(crate) fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -251,18 +254,20 @@ fn listen(socket: &OwnedFd, waiting: &Mutex<Waiting>) {
                     let _ = listening.send(failed.map_or(Ok(fds), Err));
                 }
             }
+            Event::OutOfMemory { id, pid, killed } => {
+                if let Some(asking) = waiting.asking.remove(&(id, pid)) {
+                    let _ = asking.send(killed);
+                }
+            }
             Event::Exited { id, status, out_of_memory } => {
+                waiting.asking.retain(|(sandbox, _), _| *sandbox != id);
                 waiting.listening.retain(|_, (sandbox, _)| *sandbox != id);
                 waiting.attaching.remove(&id);
                 let limit_bytes = waiting.limits.remove(&id).unwrap_or_default();
                 let exit = if out_of_memory {
                     Exit::OutOfMemory { limit_bytes }
-                } else if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS {
-                    Exit::ForbiddenCall
-                } else if libc::WIFSIGNALED(status) {
-                    Exit::Signal(libc::WTERMSIG(status))
                 } else {
-                    Exit::Code(libc::WEXITSTATUS(status))
+                    Exit::from_status(status)
                 };
                 if let Some(running) = waiting.running.remove(&id) {
                     running.send_replace(Some(exit));
@@ -365,6 +370,12 @@ impl Child {
             }
             Err(_) => Err(Error::Ended),
         }
+    }
+
+    /// A process of this sandbox that one of its processes has forked, by its number inside.
+    pub fn member(&self, pid: i32) -> Member {
+        let (launcher, id, exit) = (self.launcher.clone(), self.id, self.exit.clone());
+        Member { launcher, id, init: self.pid, exit, pid }
     }
 
     /// Whether it is known to have ended.

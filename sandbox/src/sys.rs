@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
 pub(crate) fn check(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -105,6 +105,23 @@ pub(crate) fn leave_old_root() -> io::Result<()> {
     // SAFETY: constant string.
     check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into())?;
     std::env::set_current_dir("/")
+}
+
+/// A descriptor that stands for the process.
+pub(crate) fn pidfd_open(pid: libc::pid_t) -> io::Result<OwnedFd> {
+    // SAFETY: plain call.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the call returned a new descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Sends a signal to the process that the descriptor stands for.
+pub(crate) fn pidfd_send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: without further information, as kill(2) does it.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, info, 0) };
+    check(sent).map(|_| ())
 }
 
 /// Brings the loopback interface up.

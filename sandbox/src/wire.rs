@@ -30,6 +30,12 @@ pub(crate) enum Request {
     Signal { id: u64, signal: i32 },
     /// Make more visible in a sandbox that runs, and set its limits.
     Attach { id: u64, attachment: Attachment },
+    /// Send a signal to one process, named by its number inside.
+    SignalInside { id: u64, pid: i32, signal: i32 },
+    /// Watch the memory of one process and its children.
+    WatchInside { id: u64, pid: i32, memory_bytes: u64 },
+    /// Say whether a process that was watched was killed for its memory.
+    WasOutOfMemory { id: u64, pid: i32 },
     /// Make sockets that listen on its loopback.
     Listen { id: u64, request: u64, ports: Vec<u16> },
 }
@@ -47,6 +53,8 @@ pub(crate) enum Event {
     Attached { id: u64, failed: Option<(String, i32)> },
     /// The sockets that were asked for come along, or the step that failed and its error number.
     Listening { request: u64, failed: Option<(String, i32)> },
+    /// Whether a process was killed for its memory.
+    OutOfMemory { id: u64, pid: i32, killed: bool },
     /// It, and every other process of its sandbox, has ended.
     Exited { id: u64, status: i32, out_of_memory: bool },
 }

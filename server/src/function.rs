@@ -70,6 +70,7 @@ impl Stored {
                 queue: config.max_waiting,
                 idle: Duration::from_secs(config.idle_seconds),
                 environment: function.environment.clone().into_iter().collect(),
+                preload: function.preload,
                 egress: if function.egress == "full" { Egress::Full } else { Egress::None },
             },
         }

@@ -158,6 +158,9 @@ pub struct FunctionSettings {
     /// The most workers
     #[arg(long, value_name = "N")]
     pub max_scale: Option<i64>,
+    /// Fork workers from a process that has loaded the source; --preload=false undoes it
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub preload: Option<bool>,
     /// Environment variable of the workers; can be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub env: Vec<String>,

@@ -164,6 +164,7 @@ pub fn function_settings(function: &mut Function, settings: FunctionSettings) ->
     set(&mut function.concurrency, settings.concurrency);
     set(&mut function.min_scale, settings.min_scale);
     set(&mut function.max_scale, settings.max_scale);
+    set(&mut function.preload, settings.preload);
     let egress = settings.egress.map(|egress| match egress {
         Egress::None => "none".to_owned(),
         Egress::Full => "full".to_owned(),

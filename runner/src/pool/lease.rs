@@ -28,7 +28,7 @@ pub struct Member {
     pub(super) worker: u64,
     pub(super) left: bool,
     pub(super) _permit: OwnedSemaphorePermit,
-    pub(super) _uid: Uid,
+    pub(super) _uid: Arc<Uid>,
 }
 
 impl Lease {

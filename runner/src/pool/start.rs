@@ -7,11 +7,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{Effects, Member, Pool, Slot, State, lock};
-use crate::Revision;
 use crate::call::Failure;
 use crate::home;
+use crate::process::start;
 use crate::process::uid::Uid;
-use crate::process::{Shared, spec};
 use crate::worker::Worker;
 
 /// The pause after a failed start of a worker that no call waits for; it doubles each time.
@@ -48,7 +47,7 @@ impl Pool {
         let next = || self.shared.options.homes.next().map(|home| home.runtime.clone());
         let elsewhere = home::here().is_none().then(next).flatten();
         if let Some(runtime) = elsewhere.or_else(|| Handle::try_current().ok()) {
-            runtime.spawn(stopped.run_until_cancelled_owned(start(starting, permit)));
+            runtime.spawn(stopped.run_until_cancelled_owned(begin(starting, permit)));
         }
     }
 }
@@ -74,7 +73,7 @@ impl Drop for Starting {
     }
 }
 
-async fn start(mut starting: Starting, permit: Option<OwnedSemaphorePermit>) {
+async fn begin(mut starting: Starting, permit: Option<OwnedSemaphorePermit>) {
     let pool = Arc::clone(&starting.pool);
     let permit = match permit {
         Some(permit) => permit,
@@ -91,7 +90,7 @@ async fn start(mut starting: Starting, permit: Option<OwnedSemaphorePermit>) {
         }
     };
     let begun = Instant::now();
-    match process(&pool.shared, &pool.revision).await {
+    match start::worker(&pool.shared, &pool.revision).await {
         Ok((worker, uid)) => pool.admit(worker, uid, begun.elapsed(), permit, &mut starting),
         Err(failed) => {
             drop(permit);
@@ -100,27 +99,11 @@ async fn start(mut starting: Starting, permit: Option<OwnedSemaphorePermit>) {
     }
 }
 
-/// A process that waited becomes the worker, or a new one is started.
-async fn process(shared: &Shared, revision: &Revision) -> Result<(Worker, Uid), Failure> {
-    let uid = shared.uids.take();
-    let plan = spec::plan(shared, revision, uid.number())?;
-    if plan.attachment.is_some()
-        && let Some(stem) = shared.stems.take(&revision.language)
-    {
-        match Worker::adopt(stem.child, &plan).await {
-            Ok(worker) => return Ok((worker, stem.uid)),
-            Err(Some(failed)) => return Err(failed),
-            Err(None) => {}
-        }
-    }
-    Worker::start(&shared.launcher, &plan).await.map(|worker| (worker, uid))
-}
-
 impl Pool {
     fn admit(
         self: &Arc<Pool>,
         worker: Worker,
-        uid: Uid,
+        uid: Arc<Uid>,
         took: Duration,
         permit: OwnedSemaphorePermit,
         starting: &mut Starting,

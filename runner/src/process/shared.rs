@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Options;
 use super::stems::Stems;
 use super::uid::Uids;
+use super::zygotes::Zygotes;
 use crate::Revision;
 use crate::language::Languages;
 use crate::pool::Pool;
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) uids: Uids,
     pub(crate) stems: Stems,
+    pub(crate) zygotes: Zygotes,
     /// Cancelled when the last workers are to go.
     pub(crate) stopped: CancellationToken,
     pools: RwLock<HashMap<String, Arc<Pool>>>,
@@ -44,6 +46,7 @@ impl Shared {
             languages,
             uids: Uids::default(),
             stems: Stems::default(),
+            zygotes: Zygotes::default(),
             stopped: CancellationToken::new(),
             pools: RwLock::default(),
             permits: Arc::new(Semaphore::new(options.max_workers.max(1))),
@@ -59,6 +62,7 @@ impl Shared {
         self.draining.store(true, Ordering::Release);
         self.stopped.cancel();
         self.stems.clear();
+        self.zygotes.clear();
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         let pools = std::mem::take(&mut *pools);
         pools.values().for_each(|pool| pool.kill());
@@ -116,6 +120,7 @@ impl Shared {
         let pools = self.pools();
         let idle = pools.iter().filter_map(|pool| Some((pool.oldest_idle()?, pool)));
         idle.min_by_key(|(key, _)| *key).is_some_and(|(_, pool)| pool.evict())
+            || self.zygotes.evict()
     }
 }
 
@@ -128,6 +133,7 @@ pub(super) async fn tend(shared: Arc<Shared>) {
         if shared.evictions.load(Ordering::Relaxed) > 0 && shared.evict() {
             shared.claim_eviction();
         }
+        shared.zygotes.tend(now);
         for pool in shared.pools() {
             if pool.tend(now) {
                 let mut pools = shared.pools.write().unwrap_or_else(PoisonError::into_inner);

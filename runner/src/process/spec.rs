@@ -83,8 +83,8 @@ pub fn waiting(shared: &Shared, language: &str, host_uid: u32) -> Result<Spec, F
 ///
 /// # Errors
 /// When its language is not there or its environment cannot be set.
-pub fn plan(shared: &Shared, revision: &Revision, host_uid: u32) -> Result<Plan, Failure> {
-    let Base { pack, mut sandbox } = base(shared, &revision.language, host_uid)?;
+pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
+    let Base { pack, mut sandbox } = base(shared, &revision.language, 0)?;
     let environment = environment(revision, pack)?;
     let settings = &revision.settings;
     let mut binds = vec![read_only(revision.source.clone(), SOURCE)];
@@ -121,6 +121,7 @@ pub fn plan(shared: &Shared, revision: &Revision, host_uid: u32) -> Result<Plan,
     };
     Ok(Plan {
         sandbox,
+        forks: settings.preload && pack.worker.forks,
         attachment,
         environment,
         function: revision.function.clone(),

@@ -3,20 +3,22 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use dispatch_sandbox::{Child, Exit};
+use dispatch_sandbox::{Child, Exit, Member};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::failure;
+use super::process::{Ends, Process};
 use crate::call::Failure;
 use crate::frame::{self, Decoder, FromWorker, MAX_BODY, Stream, ToWorker, Violation};
 
@@ -52,7 +54,7 @@ pub struct Detached {
     decoder: Decoder,
     outgoing: VecDeque<Bytes>,
     pipes: [Option<OwnedFd>; 2],
-    child: Child,
+    process: Process,
     exit: Option<Exit>,
 }
 
@@ -62,7 +64,7 @@ pub struct Link {
     decoder: Decoder,
     outgoing: VecDeque<Bytes>,
     pipes: [(Stream, Option<pipe::Receiver>); 2],
-    child: Child,
+    process: Process,
     exit: Option<Exit>,
     settle: Option<Pin<Box<Sleep>>>,
 }
@@ -70,17 +72,26 @@ pub struct Link {
 impl Link {
     /// Takes over a process that was just started. Needs a tokio runtime.
     pub fn new(child: Child) -> io::Result<Link> {
-        let pipe = |fd: &OwnedFd| pipe::Receiver::from_owned_fd(fd.try_clone()?);
-        let channel = child.channel.try_clone()?;
+        let ends = Ends {
+            channel: child.channel.try_clone()?,
+            stdout: child.stdout.try_clone()?,
+            stderr: child.stderr.try_clone()?,
+        };
+        Link::of(Process::Own(child), ends)
+    }
+
+    /// Takes over a process by our ends of its streams.
+    pub fn of(process: Process, ends: Ends) -> io::Result<Link> {
+        let pipe = pipe::Receiver::from_owned_fd;
         Ok(Link {
-            stream: UnixStream::from_std(channel.into())?,
+            stream: UnixStream::from_std(ends.channel.into())?,
             decoder: Decoder::default(),
             outgoing: VecDeque::new(),
             pipes: [
-                (Stream::Stdout, Some(pipe(&child.stdout)?)),
-                (Stream::Stderr, Some(pipe(&child.stderr)?)),
+                (Stream::Stdout, Some(pipe(ends.stdout)?)),
+                (Stream::Stderr, Some(pipe(ends.stderr)?)),
             ],
-            child,
+            process,
             exit: None,
             settle: None,
         })
@@ -88,16 +99,16 @@ impl Link {
 
     /// Lets go of the runtime, to go on in another one with [`Link::attach`].
     pub fn detach(self) -> io::Result<Detached> {
-        let Link { stream, decoder, outgoing, pipes, child, exit, .. } = self;
+        let Link { stream, decoder, outgoing, pipes, process, exit, .. } = self;
         let [(_, stdout), (_, stderr)] = pipes;
         let fd = |pipe: Option<pipe::Receiver>| pipe.map(pipe::Receiver::into_nonblocking_fd);
         let pipes = [fd(stdout).transpose()?, fd(stderr).transpose()?];
-        Ok(Detached { stream: stream.into_std()?, decoder, outgoing, pipes, child, exit })
+        Ok(Detached { stream: stream.into_std()?, decoder, outgoing, pipes, process, exit })
     }
 
     /// Takes over what another runtime let go of.
     pub fn attach(detached: Detached) -> io::Result<Link> {
-        let Detached { stream, decoder, outgoing, pipes, child, exit } = detached;
+        let Detached { stream, decoder, outgoing, pipes, process, exit } = detached;
         let [stdout, stderr] = pipes;
         let pipe = |fd: Option<OwnedFd>| fd.map(pipe::Receiver::from_owned_fd).transpose();
         Ok(Link {
@@ -105,20 +116,53 @@ impl Link {
             decoder,
             outgoing,
             pipes: [(Stream::Stdout, pipe(stdout)?), (Stream::Stderr, pipe(stderr)?)],
-            child,
+            process,
             exit,
             settle: None,
         })
     }
 
     /// The process.
-    pub fn child(&self) -> &Child {
-        &self.child
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
-    /// Gives the process back. Nothing of it may be unread.
-    pub fn into_child(self) -> Child {
-        self.child
+    /// Gives a process with a sandbox of its own back. Nothing of it may be unread.
+    pub fn into_child(self) -> Option<Child> {
+        match self.process {
+            Process::Own(child) => Some(child),
+            Process::Forked(_) => None,
+        }
+    }
+
+    /// A process that this one has forked, by its number inside the sandbox.
+    pub fn member(&self, pid: i32) -> Option<Member> {
+        match &self.process {
+            Process::Own(child) => Some(child.member(pid)),
+            Process::Forked(_) => None,
+        }
+    }
+
+    /// Asks for a fork, whose ends of its streams these are. Nothing else may wait to be sent.
+    pub async fn send_fork(&self, ends: &[RawFd; 3]) -> io::Result<()> {
+        let mut head = BytesMut::new();
+        frame::encode(&ToWorker::Fork, 0, &mut head);
+        let rights = [ControlMessage::ScmRights(ends)];
+        loop {
+            self.stream.writable().await?;
+            let (fd, flags) = (self.stream.as_raw_fd(), MsgFlags::MSG_NOSIGNAL);
+            let send = || {
+                let slices = [IoSlice::new(&head)];
+                Ok(sendmsg::<UnixAddr>(fd, &slices, &rights, flags, None)?)
+            };
+            match self.stream.try_io(Interest::WRITABLE, send) {
+                Ok(sent) if sent == head.len() => return Ok(()),
+                // So short a frame is sent as a whole, or the other side is not well.
+                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Sends a frame without a body. Nothing is lost when the worker is slow: [`Link::poll`] goes on.
@@ -189,7 +233,7 @@ impl Link {
     /// Ready when the worker has ended though something it left behind still holds the channel.
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.exit.is_none() {
-            self.exit = Some(ready!(pin!(self.child.wait()).poll(cx)));
+            self.exit = Some(ready!(pin!(self.process.wait()).poll(cx)));
         }
         let settle = self.settle.get_or_insert_with(|| Box::pin(sleep(LAST_FRAMES)));
         settle.as_mut().poll(cx)
@@ -275,7 +319,7 @@ impl Link {
             let ended = poll_fn(|cx| {
                 // Its last words may fill the pipe, and then it cannot end before they are read.
                 self.poll_pipes(cx, sink);
-                pin!(self.child.wait()).poll(cx)
+                pin!(self.process.wait()).poll(cx)
             });
             self.exit = timeout(EXIT_LIMIT, ended).await.ok();
         }
@@ -287,8 +331,8 @@ impl Link {
         if self.exit.is_some() {
             return;
         }
-        self.child.kill();
-        match timeout(KILL_LIMIT, self.child.wait()).await {
+        self.process.kill();
+        match timeout(KILL_LIMIT, self.process.wait()).await {
             Ok(exit) => self.exit = Some(exit),
             Err(_) => tracing::error!("a killed worker is still there"),
         }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::active::background;
 use super::link::Link;
+use super::process::{Ends, Process};
 use super::{Plan, failure};
 use crate::call::{Cause, Failure};
 use crate::frame::{Fault, FromWorker, PROTOCOL, ToWorker};
@@ -17,9 +18,24 @@ use crate::frame::{Fault, FromWorker, PROTOCOL, ToWorker};
 /// Bytes of what a worker wrote while it loaded that are shown when it does not come up.
 const TAIL: usize = 2048;
 
-/// Starts a worker. Returns it with the handler, inferred where it was empty.
-pub async fn start(launcher: &Launcher, plan: &Plan) -> Result<(Link, String), Failure> {
-    let child = launcher.spawn(&plan.sandbox).await.map_err(|error| system("started", &error))?;
+/// What a process said once it had loaded the handler.
+pub struct Loaded {
+    /// The handler, inferred where it was empty.
+    pub handler: String,
+    /// Whether it forks workers and runs no calls.
+    pub forks: bool,
+    /// Why it does not, though it was to.
+    pub not_forking: Option<String>,
+}
+
+/// Starts a process that loads the handler, as this user outside.
+pub async fn start(
+    launcher: &Launcher,
+    plan: &Plan,
+    host_uid: u32,
+) -> Result<(Link, Loaded), Failure> {
+    let sandbox = Spec { host_uid, ..plan.sandbox.clone() };
+    let child = launcher.spawn(&sandbox).await.map_err(|error| system("started", &error))?;
     let mut wrote = Wrote::of(&plan.function);
     let mut link = connect(child)?;
     let steps = async {
@@ -35,11 +51,12 @@ pub async fn wait(launcher: &Launcher, spec: &Spec, limit: Duration) -> Result<C
     let child = launcher.spawn(spec).await.map_err(|error| system("started", &error))?;
     let mut link = connect(child)?;
     let greeted = within(limit, greet(&mut link, &mut Wrote::of(""))).await;
-    finish(link, greeted).await.map(|(link, ())| link.into_child())
+    let (link, ()) = finish(link, greeted).await?;
+    link.into_child().ok_or_else(|| failure::system("A forked process cannot wait"))
 }
 
-/// Makes a process that waited a worker; fails with `None` while no harm is done.
-pub async fn adopt(child: Child, plan: &Plan) -> Result<(Link, String), Option<Failure>> {
+/// Lets a process that waited load the handler; fails with `None` while no harm is done.
+pub async fn adopt(child: Child, plan: &Plan) -> Result<(Link, Loaded), Option<Failure>> {
     let Some(attachment) = &plan.attachment else { return Err(None) };
     if let Err(error) = child.attach(attachment).await {
         tracing::debug!(function = plan.function, %error, "a waiting process is of no use");
@@ -49,6 +66,14 @@ pub async fn adopt(child: Child, plan: &Plan) -> Result<(Link, String), Option<F
     let mut wrote = Wrote::of(&plan.function);
     let loaded = within(plan.start_timeout, load(&mut link, plan, &mut wrote)).await;
     finish(link, loaded).await.map_err(Some)
+}
+
+/// Takes over a worker that was forked and has loaded the handler by that.
+pub async fn forked(process: Process, ends: Ends, plan: &Plan) -> Result<Link, Failure> {
+    let mut link = Link::of(process, ends).map_err(|error| system("connected", &error))?;
+    let mut wrote = Wrote::of(&plan.function);
+    let greeted = within(plan.start_timeout, greet(&mut link, &mut wrote)).await;
+    finish(link, greeted).await.map(|(link, ())| link)
 }
 
 fn system(what: &str, error: &dyn std::fmt::Display) -> Failure {
@@ -96,18 +121,24 @@ async fn greet(link: &mut Link, wrote: &mut Wrote) -> Result<(), Failure> {
 }
 
 /// Lets a worker that has said hello load the handler.
-async fn load(link: &mut Link, plan: &Plan, wrote: &mut Wrote) -> Result<String, Failure> {
+async fn load(link: &mut Link, plan: &Plan, wrote: &mut Wrote) -> Result<Loaded, Failure> {
     let init = ToWorker::Init {
         source: plan.source.clone(),
         handler: plan.handler.clone(),
         concurrency: plan.concurrency,
         result_limit: plan.result_limit,
+        fork: plan.forks,
     };
     let environment = serde_json::to_vec(&plan.environment)
         .map_err(|error| system("told its environment", &error))?;
     link.send_body(&init, [environment.into()]);
     match frame(link, wrote).await? {
-        (FromWorker::Ready { handler }, _) => Ok(handler),
+        (FromWorker::Ready { handler, forks, not_forking }, _) => {
+            if forks && !plan.forks {
+                return Err(failure::protocol("it forks workers without having been asked to"));
+            }
+            Ok(Loaded { handler, forks, not_forking })
+        }
         (FromWorker::Failed, body) => {
             let fault = serde_json::from_slice::<Fault>(&body)
                 .map_err(|error| failure::protocol(&format!("bad `failed`: {error}")))?;

@@ -356,7 +356,7 @@ impl Session {
         if let Some(home) = self.home
             && let Some(core) = self.pace.after(took, || member.homes().core(home))
         {
-            self.link.child().keep_on(core);
+            self.link.process().keep_on(core);
         }
         Ok(())
     }

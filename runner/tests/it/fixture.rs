@@ -67,6 +67,7 @@ impl<'a> Function<'a> {
             queue: 16,
             idle: PATIENCE,
             environment: Vec::new(),
+            preload: false,
             egress: Egress::None,
         };
         Function { language, files, handler, settings, layer: None }

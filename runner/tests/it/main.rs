@@ -8,6 +8,7 @@ mod logs;
 mod nodejs;
 mod overlap;
 mod pools;
+mod preload;
 mod protocol;
 mod python;
 mod stems;
