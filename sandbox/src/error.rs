@@ -13,6 +13,13 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Nothing would keep a process from the machine.
+    #[error(
+        "functions cannot run here, since nothing would keep them from the machine: {0}; \
+         docs/reference/isolation.md says what to change, and --insecure-no-isolation runs them \
+         nevertheless, with all that the server's user may do"
+    )]
+    NoIsolation(String),
     /// The launcher did not start.
     #[error(
         "the launcher of sandboxes did not start: {0}; the program must be able to execute itself \

@@ -14,8 +14,9 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::unistd::{Gid, Pid, Uid};
 
 use crate::landlock::{self, Access};
+use crate::plain::{self, Place};
 use crate::setup::{self, Failure, Step as _};
-use crate::spec::Spec;
+use crate::spec::{Network, Spec};
 use crate::sys;
 
 /// The user a function is, inside its user namespace.
@@ -43,12 +44,21 @@ pub(crate) struct Ties {
     pub life: OwnedFd,
 }
 
+/// What of the file tree a sandbox has.
+#[derive(Clone, Copy)]
+pub(crate) enum View<'a> {
+    /// A root of its own, in namespaces, of users too or not.
+    Own { userns: bool },
+    /// The host's, behind rules.
+    Hosts(&'a Place),
+}
+
 /// The whole life of process 1.
 pub(crate) fn run(
     spec: &Spec,
     ends: Ends,
     ties: Ties,
-    userns: bool,
+    view: View<'_>,
     filter: Option<&[sock_filter]>,
 ) -> ! {
     let Ties { status, ready, life } = ties;
@@ -63,7 +73,7 @@ pub(crate) fn run(
     let watched = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM]);
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&watched), None);
     let mut status = File::from(status);
-    let worker = confine(spec, &ends, &life, userns).and_then(|()| start(spec, &ends, filter));
+    let worker = confine(spec, &ends, &life, view).and_then(|()| start(spec, &ends, view, filter));
     let worker = match worker {
         Ok(worker) => worker,
         Err(Failure { step, error }) => {
@@ -81,17 +91,25 @@ pub(crate) fn run(
 }
 
 /// Everything that is done with privileges, in order. At its end there are none left.
-fn confine(spec: &Spec, ends: &Ends, life: &OwnedFd, userns: bool) -> Result<(), Failure> {
+fn confine(spec: &Spec, ends: &Ends, life: &OwnedFd, view: View<'_>) -> Result<(), Failure> {
     sys::die_with_parent().step("parent")?;
     sys::name(c"sandbox-init");
     sys::new_session_keyring();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     // Where the machine runs out of memory, functions go before the server does.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
-    let id = if userns { INSIDE } else { spec.host_uid };
-    setup::enter(spec, id)?;
-    // In a user namespace of an ordinary user we are that user already, and groups are not ours.
-    let other = !userns || nix::unistd::getuid().as_raw() != id;
+    let id = match view {
+        View::Own { userns: true } => INSIDE,
+        View::Own { userns: false } => spec.host_uid,
+        View::Hosts(place) => place.owner,
+    };
+    match view {
+        View::Own { .. } => setup::enter(spec, id)?,
+        // What its processes leave behind, they leave to us, as to a process 1.
+        View::Hosts(_) => sys::adopt_orphans().step("orphans")?,
+    }
+    // An ordinary user is that user already, and groups are not its own.
+    let other = nix::unistd::getuid().as_raw() != id;
     if other {
         // Some programs write to /dev/stderr, which opens the pipe anew.
         for end in [&ends.stdout, &ends.stderr] {
@@ -123,7 +141,12 @@ fn become_nobody(other: Option<u32>) -> io::Result<()> {
 }
 
 /// Starts the worker; returns once its program runs.
-fn start(spec: &Spec, ends: &Ends, filter: Option<&[sock_filter]>) -> Result<Pid, Failure> {
+fn start(
+    spec: &Spec,
+    ends: &Ends,
+    view: View<'_>,
+    filter: Option<&[sock_filter]>,
+) -> Result<Pid, Failure> {
     let strings = |all: &mut dyn Iterator<Item = String>| -> io::Result<Vec<CString>> {
         all.map(|s| CString::new(s).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL)))
             .collect()
@@ -137,7 +160,7 @@ fn start(spec: &Spec, ends: &Ends, filter: Option<&[sock_filter]>) -> Result<Pid
     let pid = sys::fork().step("processes")?;
     if pid == 0 {
         drop(said);
-        become_worker(spec, ends, &status, filter, &argv, &env);
+        become_worker(spec, ends, &status, view, filter, &argv, &env);
     }
     drop(status);
     let mut text = String::new();
@@ -157,6 +180,7 @@ fn become_worker(
     spec: &Spec,
     ends: &Ends,
     status: &OwnedFd,
+    view: View<'_>,
     filter: Option<&[sock_filter]>,
     argv: &[CString],
     env: &[CString],
@@ -168,8 +192,8 @@ fn become_worker(
         descriptors(ends).step("descriptors")?;
         nix::unistd::setsid().step("session")?;
         std::env::set_current_dir(&spec.cwd).step("working directory")?;
-        limits(spec);
-        access(spec).step("access rules")?;
+        limits(spec, view);
+        access(spec, view).step("access rules")?;
         sys::reset_signals();
         sys::close_from(4, true);
         // What comes after it must be on its list.
@@ -199,8 +223,13 @@ fn descriptors(ends: &Ends) -> io::Result<()> {
 }
 
 /// The rules behind the view. They are on places, so they hold for what is attached there later, too.
-fn access(spec: &Spec) -> io::Result<()> {
+fn access(spec: &Spec, view: View<'_>) -> io::Result<()> {
     let Some(version) = landlock::version() else { return Ok(()) };
+    if let View::Hosts(place) = view {
+        let rules = place.rules.iter().map(|(path, access)| (path.as_path(), *access));
+        let no_tcp = spec.network == Network::None;
+        return landlock::confine(version, &rules.collect::<Vec<_>>(), no_tcp);
+    }
     let base = [
         ("/", Access::Read),
         ("/dev", Access::Use),
@@ -214,13 +243,17 @@ fn access(spec: &Spec) -> io::Result<()> {
     landlock::confine(version, &base.into_iter().chain(writable).collect::<Vec<_>>(), false)
 }
 
-fn limits(spec: &Spec) {
+fn limits(spec: &Spec, view: View<'_>) {
     let given = |value: u64| (value > 0).then_some(value);
     // The watchdog ends who uses too much; this one ends who is faster than it looks.
     let data =
         given(spec.memory_bytes).map(|limit| limit.saturating_mul(2).saturating_add(512 << 20));
-    // Our own process counts as well.
-    let processes = given(spec.processes).map(|limit| limit.saturating_add(1));
+    // Our own process counts as well, and whatever else this user has.
+    let others = match view {
+        View::Own { .. } => 1,
+        View::Hosts(place) => plain::tasks_of(place.owner),
+    };
+    let processes = given(spec.processes).map(|limit| limit.saturating_add(others));
     for (resource, value) in [
         (libc::RLIMIT_CORE, Some(0)),
         (libc::RLIMIT_MEMLOCK, Some(64 << 10)),

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
@@ -119,7 +120,8 @@ pub(crate) fn confine(version: u32, rules: &[(&Path, Access)], no_tcp: bool) -> 
     for (path, access) in rules {
         let place = match open(*path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
             Ok(place) => place,
-            Err(nix::errno::Errno::ENOENT) => continue,
+            // What cannot be reached needs no rule.
+            Err(Errno::ENOENT | Errno::EACCES) => continue,
             Err(error) => return Err(error.into()),
         };
         let directory = nix::sys::stat::fstat(&place)?.st_mode & libc::S_IFMT == libc::S_IFDIR;

@@ -1,10 +1,13 @@
 //! The launcher: a single-threaded process that makes every sandbox and tells how each ended. When
 //! its owner goes away it kills all of them and ends.
 
+mod ground;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -14,11 +17,14 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, pipe2};
 
+pub(crate) use self::ground::Ground;
 use crate::attach::{self, Home};
-use crate::init::{self, ENDED, Ends, FAILED, STARTED, Ties};
+use crate::init::{self, ENDED, Ends, FAILED, STARTED, Ties, View};
 use crate::inside::{self, Watched};
 use crate::memory::Watchdog;
 use crate::network;
+use crate::plain::{self, Place};
+use crate::probe::Tier;
 use crate::seccomp::Filters;
 use crate::setup::{Failure, Step as _};
 use crate::spec::{Attachment, Network, Spec};
@@ -46,11 +52,13 @@ struct Sandbox {
     mounts: Option<File>,
     /// The network of its own, if it has one.
     network: Option<File>,
+    /// Its directory, where it has no view of its own.
+    root: Option<PathBuf>,
 }
 
 struct Launcher {
     control: OwnedFd,
-    userns: bool,
+    ground: Ground,
     /// Where we are at home, for the way back from a sandbox.
     home: Option<Home>,
     /// None where the kernel has no filters.
@@ -63,7 +71,7 @@ struct Launcher {
 }
 
 /// Serves until the owner closes the socket.
-pub(crate) fn serve(control: OwnedFd) -> io::Result<()> {
+pub(crate) fn serve(control: OwnedFd, at_most: Tier) -> io::Result<()> {
     sys::name(c"launcher");
     // The terminal's interrupts are for the owner, who then stops us in good order; so is whatever
     // else is sent to all processes of a service.
@@ -71,7 +79,8 @@ pub(crate) fn serve(control: OwnedFd) -> io::Result<()> {
     sys::reset_signals();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     sys::new_session_keyring();
-    let home = own_namespace().and_then(|()| Home::here());
+    let home = if at_most > Tier::B { Err(Errno::EPERM.into()) } else { own_namespace() };
+    let home = home.and_then(|()| Home::here());
     let watched = SigSet::from_iter([Signal::SIGCHLD]);
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let (files, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -79,7 +88,7 @@ pub(crate) fn serve(control: OwnedFd) -> io::Result<()> {
     let files = setrlimit(Resource::RLIMIT_NOFILE, wanted, most).map_or(files, |()| wanted);
     let mut launcher = Launcher {
         control,
-        userns: user_namespaces(),
+        ground: Ground::unknown(),
         home: home.ok(),
         filters: Filters::new()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
@@ -87,25 +96,12 @@ pub(crate) fn serve(control: OwnedFd) -> io::Result<()> {
         life: pipe2(OFlag::O_CLOEXEC)?,
         sandboxes: HashMap::new(),
     };
-    launcher.tell(&Event::Ready { user_namespaces: launcher.userns })?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    launcher.find_ground(at_most)?;
+    launcher.tell(&Event::Ready(launcher.ground.clone()))?;
     let outcome = launcher.work(&signals);
     launcher.kill_all();
     outcome
-}
-
-/// Whether sandboxes get user namespaces: root can do without where they are refused.
-fn user_namespaces() -> bool {
-    if !nix::unistd::geteuid().is_root() {
-        return true;
-    }
-    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
-    let none = None::<&str>;
-    match sys::fork_into(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) {
-        // Some machines allow the namespace and then nothing in it.
-        Ok(0) => sys::exit(i32::from(nix::mount::mount(none, "/", none, private, none).is_err())),
-        Ok(_) => matches!(sys::reap(true), Ok(Some((_, 0)))),
-        Err(_) => false,
-    }
 }
 
 impl Launcher {
@@ -203,42 +199,44 @@ impl Launcher {
                     (Some(channel), Some(stdout), Some(stderr)) => Ends { channel, stdout, stderr },
                     _ => return Err(io::Error::from_raw_os_error(libc::EPROTO)),
                 };
-                if let Err((step, error)) = self.spawn(id, &spec, ends) {
+                if let Err(Failure { step, error }) = self.spawn(id, &spec, ends) {
                     let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                    self.tell(&Event::Failed { id, step: step.to_owned(), errno })?;
+                    self.tell(&Event::Failed { id, step, errno })?;
                 }
             }
         }
         Ok(true)
     }
 
-    fn spawn(&mut self, id: u64, spec: &Spec, ends: Ends) -> Result<(), (&'static str, io::Error)> {
+    fn spawn(&mut self, id: u64, spec: &Spec, ends: Ends) -> Result<(), Failure> {
         if self.sandboxes.len() >= self.capacity {
-            return Err(("sandboxes", Errno::EMFILE.into()));
+            return Err(Errno::EMFILE).step("sandboxes");
         }
         if spec.host_uid == 0 && nix::unistd::geteuid().is_root() {
-            return Err(("user mapping", Errno::EINVAL.into()));
+            return Err(Errno::EINVAL).step("user mapping");
         }
-        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|error| ("pipe", error.into()));
+        let pipe = || pipe2(OFlag::O_CLOEXEC).step("pipe");
         let (said, status) = pipe()?;
         let (ready, go) = pipe()?;
-        let life = self.life.0.try_clone().map_err(|error| ("pipe", error))?;
-        let mut namespaces = libc::CLONE_NEWNS
-            | libc::CLONE_NEWPID
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWCGROUP;
-        if spec.network == Network::None {
-            namespaces |= libc::CLONE_NEWNET;
-        }
-        if self.userns {
-            namespaces |= libc::CLONE_NEWUSER;
-        }
-        let filter = self.filters.as_mut().map(|filters| filters.program(&spec.syscalls));
-        let pid = sys::fork_into(namespaces).map_err(|error| ("namespaces", error))?;
+        let life = self.life.0.try_clone().step("pipe")?;
+        let place = match &self.ground.base {
+            Some(base) => Some(Place::make(base, id, spec, owner(spec))?),
+            None => None,
+        };
+        let view = match &place {
+            Some(place) => View::Hosts(place),
+            None => View::Own { userns: self.ground.user_namespaces },
+        };
+        let sockets = place.is_none() || spec.network != Network::None;
+        let filter = self.filters.as_mut().map(|all| all.program(&spec.syscalls, sockets));
+        let spec = place.as_ref().map_or(spec, |place| &place.spec);
+        let namespaces = namespaces(view, spec.network);
+        let pid = sys::fork_into(namespaces)
+            .inspect_err(|_| place.iter().for_each(|place| plain::remove(&place.root)))
+            .step("namespaces")?;
         if pid == 0 {
             drop((go, said));
-            init::run(spec, ends, Ties { status, ready, life }, self.userns, filter.as_deref());
+            init::run(spec, ends, Ties { status, ready, life }, view, filter.as_deref());
         }
         // From here on its end is heard of, and told, whatever happens to it.
         let watchdog = (spec.memory_bytes > 0).then(|| Watchdog::new(pid, spec.memory_bytes));
@@ -252,15 +250,16 @@ impl Launcher {
             watched: Vec::new(),
             mounts: None,
             network: None,
+            root: place.as_ref().map(|place| place.root.clone()),
         };
         let mut prepare = || -> Result<(), Failure> {
-            if self.userns {
+            if matches!(view, View::Own { userns: true }) {
                 map_ids(pid, spec.host_uid).step("user mapping")?;
             }
-            if !spec.mount_points.is_empty() {
+            if place.is_none() && !spec.mount_points.is_empty() {
                 sandbox.mounts = Some(attach::mounts_of(pid).step("mount namespace")?);
             }
-            if spec.network == Network::None {
+            if place.is_none() && spec.network == Network::None {
                 sandbox.network = Some(network::of(pid).step("network namespace")?);
             }
             Ok(())
@@ -334,6 +333,7 @@ impl Launcher {
                 self.listen(pid)?;
             }
             let Some(sandbox) = self.sandboxes.remove(&pid) else { continue };
+            self.clear_up(&sandbox);
             let id = sandbox.id;
             if !sandbox.started {
                 let (step, errno) = sandbox.failure();
@@ -366,11 +366,43 @@ impl Launcher {
         wire::send(self.control.as_raw_fd(), event, &[])
     }
 
+    /// Ends what a sandbox without namespaces has left behind.
+    fn clear_up(&self, sandbox: &Sandbox) {
+        let Some(root) = &sandbox.root else { return };
+        while let Some(orphan) = self.kill_orphans() {
+            let _ = nix::sys::wait::waitpid(Pid::from_raw(orphan), None);
+        }
+        plain::remove(root);
+    }
+
+    /// Kills those children of ours that are no sandbox's first process: only the death of that one
+    /// makes them ours. Returns one of them.
+    fn kill_orphans(&self) -> Option<i32> {
+        self.ground.base.as_ref()?;
+        let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        let pids = children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok());
+        let mut one = None;
+        for orphan in pids.filter(|pid| !self.sandboxes.contains_key(pid)) {
+            let _ = kill(Pid::from_raw(orphan), Signal::SIGKILL);
+            one = Some(orphan);
+        }
+        one
+    }
+
     fn kill_all(&mut self) {
         for pid in self.sandboxes.keys() {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
-        while let Ok(Some(_)) = sys::reap(true) {}
+        // Each that ends may leave us its children.
+        loop {
+            self.kill_orphans();
+            if !matches!(sys::reap(true), Ok(Some(_))) {
+                break;
+            }
+        }
+        if let Some(base) = &self.ground.base {
+            plain::remove(base);
+        }
     }
 }
 
@@ -390,6 +422,28 @@ impl Sandbox {
             None => ("start".to_owned(), libc::ECHILD),
         }
     }
+}
+
+/// Who the processes are where no user namespace says so.
+fn owner(spec: &Spec) -> u32 {
+    let us = nix::unistd::geteuid();
+    if us.is_root() { spec.host_uid } else { us.as_raw() }
+}
+
+fn namespaces(view: View<'_>, network: Network) -> libc::c_int {
+    let View::Own { userns } = view else { return 0 };
+    let mut namespaces = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    if network == Network::None {
+        namespaces |= libc::CLONE_NEWNET;
+    }
+    if userns {
+        namespaces |= libc::CLONE_NEWUSER;
+    }
+    namespaces
 }
 
 /// Moves us into a mount namespace that is ours: only its owner can copy mounts, to attach them to

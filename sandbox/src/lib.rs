@@ -17,6 +17,7 @@ mod memory;
 mod mounts;
 mod network;
 mod owner;
+mod plain;
 mod probe;
 mod seccomp;
 mod setup;
@@ -27,7 +28,7 @@ mod wire;
 pub use affinity::{cores, keep_this_thread_on};
 pub use error::{Error, Exit};
 pub use member::Member;
-pub use owner::{Child, Launcher};
+pub use owner::{Child, Launcher, Wish};
 pub use probe::{Layer, Report, Tier};
 pub use seccomp::check_call;
 pub use spec::{Attachment, Bind, Network, Spec};
@@ -44,7 +45,8 @@ pub fn run_if_launcher() {
     let control =
         unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(owner::CONTROL) };
     sys::close_from(4, false);
-    sys::exit(i32::from(launcher::serve(control).is_err()));
+    let at_most = std::env::var(owner::MARKER).ok().and_then(|tier| tier.parse().ok());
+    sys::exit(i32::from(launcher::serve(control, at_most.unwrap_or(Tier::A)).is_err()));
 }
 
 /// Makes a test binary able to be the launcher: it has no `main` of its own to say so.

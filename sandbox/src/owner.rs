@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +15,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tokio::sync::{oneshot, watch};
 
 use crate::error::{Error, Exit};
+use crate::launcher::Ground;
 use crate::member::Member;
-use crate::probe::{self, Report};
+use crate::plain;
+use crate::probe::{self, Report, Tier};
 use crate::spec::{Attachment, Spec};
 use crate::wire::{self, Event, Request};
 
@@ -28,6 +31,21 @@ pub(crate) const CONTROL: i32 = 3;
 /// How long a program may take to become the launcher, on a machine that is very busy, in milliseconds.
 const READY_WITHIN: u16 = 30_000;
 
+/// What kind of sandboxes the owner of a launcher wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// No better ones than these, to see what a worse machine allows.
+    pub at_most: Tier,
+    /// Processes are to run even where nothing keeps them in.
+    pub without_isolation: bool,
+}
+
+impl Default for Wish {
+    fn default() -> Wish {
+        Wish { at_most: Tier::A, without_isolation: false }
+    }
+}
+
 /// A handle of the launcher process. When the last one is dropped the launcher ends, and every
 /// process it has started with it.
 #[derive(Clone)]
@@ -37,7 +55,8 @@ pub(crate) struct Inner {
     pub(crate) socket: OwnedFd,
     next: AtomicU64,
     pub(crate) waiting: Arc<Mutex<Waiting>>,
-    userns: bool,
+    ground: Ground,
+    wish: Wish,
     probed: tokio::sync::OnceCell<Report>,
 }
 
@@ -78,6 +97,14 @@ impl Launcher {
     /// # Errors
     /// The program cannot be started again.
     pub fn start() -> Result<Launcher, Error> {
+        Launcher::start_with(Wish::default())
+    }
+
+    /// The same, with a wish.
+    ///
+    /// # Errors
+    /// The program cannot be started again.
+    pub fn start_with(wish: Wish) -> Result<Launcher, Error> {
         if std::env::var_os(MARKER).is_some() {
             // Otherwise a program that forgot to serve would start itself without end.
             return Err(Error::NoLauncher(io::ErrorKind::Unsupported.into()));
@@ -85,9 +112,9 @@ impl Launcher {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(io::Error::from)?;
-        let mut process = spawn_launcher(theirs).map_err(Error::NoLauncher)?;
-        let userns = match ready(&ours) {
-            Ok(userns) => userns,
+        let mut process = spawn_launcher(theirs, wish.at_most).map_err(Error::NoLauncher)?;
+        let ground = match ready(&ours) {
+            Ok(ground) => ground,
             Err(error) => {
                 let _ = process.kill().and_then(|()| process.wait());
                 return Err(Error::NoLauncher(error));
@@ -107,7 +134,8 @@ impl Launcher {
             socket,
             next: AtomicU64::new(1),
             waiting,
-            userns,
+            ground,
+            wish,
             probed: tokio::sync::OnceCell::new(),
         })))
     }
@@ -117,6 +145,9 @@ impl Launcher {
     /// # Errors
     /// [`Error::Setup`] names the step that failed and what to do about it.
     pub async fn spawn(&self, spec: &Spec) -> Result<Child, Error> {
+        if self.tier() == Tier::D && !self.0.wish.without_isolation {
+            return Err(Error::NoIsolation(self.0.ground.refused.join("; ")));
+        }
         let flags = SockFlag::SOCK_CLOEXEC;
         let (channel, inner_channel) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, flags)
@@ -166,9 +197,29 @@ impl Launcher {
         }
     }
 
+    /// How well sandboxes are separated here.
+    pub fn tier(&self) -> Tier {
+        self.0.ground.tier
+    }
+
+    /// Whether sandboxes run as users of their own: those must be able to read what they run.
+    pub fn has_users(&self) -> bool {
+        nix::unistd::geteuid().is_root()
+    }
+
+    /// Whether sandboxes see a file tree of their own. Without one they have the host's paths, and
+    /// nothing can be attached to them.
+    pub fn has_views(&self) -> bool {
+        self.0.ground.base.is_none()
+    }
+
     /// What separates sandboxes on this machine, found out by making one.
     pub async fn probe(&self) -> Report {
-        self.0.probed.get_or_init(|| probe::probe(self, self.0.userns)).await.clone()
+        self.0
+            .probed
+            .get_or_init(|| probe::probe(self, &self.0.ground, self.0.wish.without_isolation))
+            .await
+            .clone()
     }
 
     fn signal(&self, id: u64, signal: Signal) {
@@ -178,12 +229,12 @@ impl Launcher {
     }
 }
 
-fn spawn_launcher(theirs: OwnedFd) -> io::Result<std::process::Child> {
+fn spawn_launcher(theirs: OwnedFd, at_most: Tier) -> io::Result<std::process::Child> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("dispatch-launcher")
         .env_clear()
-        .env(MARKER, "1")
+        .env(MARKER, format!("{at_most:?}"))
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let fd = theirs.as_raw_fd();
@@ -204,14 +255,14 @@ fn spawn_launcher(theirs: OwnedFd) -> io::Result<std::process::Child> {
     spawned
 }
 
-/// Waits until the launcher serves; says whether it makes user namespaces.
-fn ready(socket: &OwnedFd) -> io::Result<bool> {
+/// Waits until the launcher serves; says what kind of sandboxes it makes.
+fn ready(socket: &OwnedFd) -> io::Result<Ground> {
     let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     if poll(&mut fds, PollTimeout::from(READY_WITHIN))? == 0 {
         return Err(io::ErrorKind::TimedOut.into());
     }
     match wire::receive::<Event>(socket)? {
-        Some((Event::Ready { user_namespaces }, _)) => Ok(user_namespaces),
+        Some((Event::Ready(ground), _)) => Ok(ground),
         Some(_) => Err(io::ErrorKind::InvalidData.into()),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
@@ -233,7 +284,7 @@ fn listen(socket: &OwnedFd, waiting: &Mutex<Waiting>) {
     while let Ok(Some((event, fds))) = wire::receive::<Event>(socket) {
         let mut waiting = lock(waiting);
         match event {
-            Event::Ready { .. } => {}
+            Event::Ready(_) => {}
             Event::Spawned { id, pid } => {
                 if let Some(starting) = waiting.starting.remove(&id) {
                     let _ = starting.send(Ok(pid));
@@ -303,6 +354,15 @@ impl Child {
     /// The process id, outside, of the sandbox's first process.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Where a path inside is for its processes: elsewhere than asked for where sandboxes have no view
+    /// of their own.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        match &self.launcher.0.ground.base {
+            Some(base) => plain::inside(&plain::root(base, self.id), path),
+            None => path.to_owned(),
+        }
     }
 
     /// Makes more visible, at the mount points the sandbox was made with, and sets its limits. What

@@ -22,6 +22,8 @@ struct List {
     newer: u32,
     allow: Vec<Group>,
     condition: Vec<Condition>,
+    /// Where nothing but this keeps sandboxes from networks.
+    no_network: Vec<Refusal>,
     refuse: Vec<Refusal>,
     kill: Vec<Group>,
 }
@@ -138,7 +140,7 @@ pub fn check_call(name: &str) -> Result<(), String> {
 pub(crate) struct Filters {
     list: List,
     machine: &'static Machine,
-    made: HashMap<Vec<String>, Rc<[sock_filter]>>,
+    made: HashMap<(Vec<String>, bool), Rc<[sock_filter]>>,
 }
 
 impl Filters {
@@ -152,14 +154,13 @@ impl Filters {
         }
     }
 
-    /// The program for the base list and these calls.
-    pub(crate) fn program(&mut self, additions: &[String]) -> Rc<[sock_filter]> {
-        if let Some(made) = self.made.get(additions) {
-            return Rc::clone(made);
-        }
-        let made: Rc<[sock_filter]> = self.list.program(self.machine, additions).into();
-        self.made.insert(additions.to_vec(), Rc::clone(&made));
-        made
+    /// The program for the base list and these calls; `sockets` are wanted or not.
+    pub(crate) fn program(&mut self, additions: &[String], sockets: bool) -> Rc<[sock_filter]> {
+        let key = (additions.to_vec(), sockets);
+        let made = self.made.entry(key);
+        Rc::clone(
+            made.or_insert_with(|| self.list.program(self.machine, additions, sockets).into()),
+        )
     }
 }
 
@@ -168,8 +169,8 @@ impl List {
         toml::from_str(LIST)
     }
 
-    fn program(&self, machine: &Machine, additions: &[String]) -> Vec<sock_filter> {
-        let verdicts = self.verdicts(machine, additions);
+    fn program(&self, machine: &Machine, additions: &[String], sockets: bool) -> Vec<sock_filter> {
+        let verdicts = self.verdicts(machine, additions, sockets);
         // From the first number after the listed ones on, every call is one that is not listed.
         let end = verdicts.keys().last().map_or(0, |last| last + 1);
         let mut ranges: Vec<(u32, Verdict<'_>)> = Vec::new();
@@ -186,7 +187,12 @@ impl List {
 
     /// What is answered to each call that is listed. A later table wins over an earlier one, so that
     /// nothing undoes what kills.
-    fn verdicts(&self, machine: &Machine, additions: &[String]) -> BTreeMap<u32, Verdict<'_>> {
+    fn verdicts(
+        &self,
+        machine: &Machine,
+        additions: &[String],
+        sockets: bool,
+    ) -> BTreeMap<u32, Verdict<'_>> {
         let mut verdicts = BTreeMap::new();
         let mut add = |calls: &[String], verdict| {
             // A name that this machine does not have is one that others have.
@@ -200,6 +206,8 @@ impl List {
         for condition in &self.condition {
             add(std::slice::from_ref(&condition.call), Verdict::Ask(condition));
         }
+        let closed = self.no_network.iter().filter(|_| !sockets);
+        closed.for_each(|of| add(&of.calls, Verdict::Answer(of.errno)));
         self.kill.iter().for_each(|of| add(&of.calls, Verdict::Answer(Answer::Kill)));
         verdicts
     }

@@ -101,21 +101,10 @@ fn open(spec: &Spec) -> Result<Vec<(PathBuf, Tree)>, Failure> {
         trees.push((target.to_owned(), tree));
         Ok(())
     };
-    for name in SYSTEM {
-        let path = Path::new("/").join(name);
-        if fs::symlink_metadata(&path).is_ok_and(|data| data.is_dir()) {
-            add(&path, &path, read_only)?;
-        }
+    for (path, source) in system().into_iter().chain(etc(spec.network)) {
+        add(&source, &path, read_only)?;
     }
-    let network = if spec.network == Network::Host { ETC_NETWORK } else { &[] };
-    let etc = Path::new("/etc");
-    for path in ETC.iter().chain(network).map(|name| etc.join(name)).chain(java(etc)) {
-        // What is not there, or is a link to nowhere, is not needed.
-        if let Ok(source) = fs::canonicalize(&path) {
-            add(&source, &path, read_only)?;
-        }
-    }
-    for path in DEVICES.iter().map(|name| Path::new("/dev").join(name)) {
+    for path in devices() {
         add(&path, &path, sys::NOSUID)?;
     }
     for Bind { source, target, writable } in &spec.binds {
@@ -124,6 +113,27 @@ fn open(spec: &Spec) -> Result<Vec<(PathBuf, Tree)>, Failure> {
         add(source, target, attributes)?;
     }
     Ok(trees)
+}
+
+/// The directories of the base view, with what is to be seen there.
+pub(crate) fn system() -> Vec<(PathBuf, PathBuf)> {
+    let paths = SYSTEM.iter().map(|name| Path::new("/").join(name));
+    let whole = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|data| data.is_dir());
+    paths.filter(whole).map(|path| (path.clone(), path)).collect()
+}
+
+/// The files of `/etc`, with what is to be seen there.
+pub(crate) fn etc(network: Network) -> Vec<(PathBuf, PathBuf)> {
+    let of_network = if network == Network::Host { ETC_NETWORK } else { &[] };
+    let etc = Path::new("/etc");
+    let paths = ETC.iter().chain(of_network).map(|name| etc.join(name)).chain(java(etc));
+    // What is not there, or is a link to nowhere, is not needed.
+    paths.filter_map(|path| fs::canonicalize(&path).ok().map(|source| (path, source))).collect()
+}
+
+/// The devices.
+pub(crate) fn devices() -> impl Iterator<Item = PathBuf> {
+    DEVICES.iter().map(|name| Path::new("/dev").join(name))
 }
 
 /// Whether `target` names a place below the root without detours.

@@ -304,6 +304,12 @@ pub(crate) fn reset_signals() {
     }
 }
 
+/// Becomes the parent of descendants whose own parent has ended.
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    // SAFETY: plain call.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into()).map(|_| ())
+}
+
 /// Whether this kernel takes filters that kill a process.
 pub(crate) fn can_filter_calls() -> bool {
     let action = libc::SECCOMP_RET_KILL_PROCESS;

@@ -9,6 +9,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::launcher::Ground;
 use crate::spec::{Attachment, Spec};
 
 /// Bytes of one message.
@@ -43,8 +44,8 @@ pub(crate) enum Request {
 /// From the launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Event {
-    /// The launcher serves; sandboxes get user namespaces or do without.
-    Ready { user_namespaces: bool },
+    /// The launcher serves, with sandboxes of this kind.
+    Ready(Ground),
     /// The process runs; `pid` is its sandbox's init, seen from outside.
     Spawned { id: u64, pid: i32 },
     /// It could not be started.

@@ -31,7 +31,7 @@ fn judge(program: &[sock_filter], audit: u32, number: u32, arguments: [u64; 6]) 
 }
 
 fn ask(machine: &Machine, name: &str, arguments: &[u64]) -> u32 {
-    let program = List::read().unwrap().program(machine, &[]);
+    let program = List::read().unwrap().program(machine, &[], true);
     let mut all = [0; 6];
     all[..arguments.len()].copy_from_slice(arguments);
     judge(&program, machine.audit, (machine.number)(name).unwrap(), all)
@@ -63,8 +63,8 @@ fn every_entry_is_a_call_listed_once_with_a_reason() {
 fn the_program_says_what_the_list_says_for_every_number() {
     for machine in [X86_64, AARCH64] {
         let list = List::read().unwrap();
-        let program = list.program(&machine, &[]);
-        let verdicts = list.verdicts(&machine, &[]);
+        let program = list.program(&machine, &[], true);
+        let verdicts = list.verdicts(&machine, &[], true);
         for number in 0..600 {
             let said = judge(&program, machine.audit, number, [u64::MAX; 6]);
             match verdicts.get(&number) {
@@ -83,12 +83,23 @@ fn the_program_says_what_the_list_says_for_every_number() {
 
 #[test]
 fn what_other_machines_and_abis_call_is_killed() {
-    let program = List::read().unwrap().program(&X86_64, &[]);
+    let program = List::read().unwrap().program(&X86_64, &[], true);
     // Those of the 32-bit machine, x32, and a number that is none.
     assert_eq!(judge(&program, 0x4000_0003, 3, [0; 6]), KILL);
     assert_eq!(judge(&program, AARCH64.audit, 63, [0; 6]), KILL);
     assert_eq!(judge(&program, X86_64.audit, 0x4000_0000, [0; 6]), KILL);
     assert_eq!(judge(&program, X86_64.audit, u32::MAX, [0; 6]), KILL);
+}
+
+#[test]
+fn no_socket_is_made_where_no_namespace_keeps_it_inside() {
+    for machine in [X86_64, AARCH64] {
+        let program = List::read().unwrap().program(&machine, &[], false);
+        let ask = |name| judge(&program, machine.audit, (machine.number)(name).unwrap(), [1; 6]);
+        assert_eq!(ask("socket"), REFUSE | libc::EAFNOSUPPORT as u32);
+        // Pairs reach nobody else.
+        assert_eq!(ask("socketpair"), ALLOW);
+    }
 }
 
 #[test]
@@ -212,7 +223,7 @@ fn a_language_adds_calls_but_none_that_kills_or_depends() {
     let list = List::read().unwrap();
     let number = (X86_64.number)("mbind").unwrap();
     for (additions, wanted) in [(&[][..], REFUSE | 1), (&["mbind".to_owned()][..], ALLOW)] {
-        let program = list.program(&X86_64, additions);
+        let program = list.program(&X86_64, additions, true);
         assert_eq!(judge(&program, X86_64.audit, number, [0; 6]), wanted);
     }
     assert_eq!(check_call("mbind"), Ok(()));
@@ -224,7 +235,7 @@ fn a_language_adds_calls_but_none_that_kills_or_depends() {
         assert!(check_call(name).unwrap_err().contains(why), "{name}");
     }
     // Past the check, too.
-    let program = list.program(&X86_64, &["mount".to_owned(), "clone".to_owned()]);
+    let program = list.program(&X86_64, &["mount".to_owned(), "clone".to_owned()], true);
     let ask = |name, argument| {
         let number = (X86_64.number)(name).unwrap();
         judge(&program, X86_64.audit, number, [argument, 0, 0, 0, 0, 0])

@@ -14,6 +14,7 @@ if pid == 0:
     os.write(begin, b'.')
     os.read(mapped, 1)
     with open('/proc/sys/user/max_user_namespaces', 'w') as file: file.write('0')
+    if os.environ.get('TEST_USER'): os.setgroups([]); os.setgid(1500); os.setuid(1500)
     os.execv(sys.argv[1], sys.argv[1:])
 os.read(begun, 1)
 for kind in 'uid', 'gid':
@@ -48,12 +49,42 @@ fn all_through(program: &[&str]) {
         "limits::",
         "network::",
         "owners::",
+        "plain::",
         "view::",
     ]);
     let done = command.current_dir("/").output().unwrap();
     let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{said}");
     assert!(said.contains("test result: ok. ") && !said.contains("ok. 0 passed"), "{said}");
+}
+
+/// Not a test of its own: what the next test runs where no namespace can be made.
+#[test]
+fn the_tier_to_be_found_without_namespaces() {
+    if std::env::var_os("TEST_USER").is_some() {
+        let launcher = dispatch_sandbox::Launcher::start().unwrap();
+        assert_eq!(launcher.tier(), dispatch_sandbox::Tier::C);
+    }
+}
+
+#[test]
+fn as_an_ordinary_user_where_user_namespaces_are_forbidden() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can become others");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let copy = dir.path().join("it");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", FORBID_USER_NAMESPACES]).arg(&copy).arg("--test-threads=1");
+    command.args(["plain::", "again::the_tier_to_be_found", "calls::calls_", "calls::hostile"]);
+    let done = command.env("TEST_USER", "1").current_dir("/").output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    assert!(said.contains("test result: ok. ") && !said.contains("ok. 0 passed"), "{said}");
+    assert!(!said.contains("skipped: tier"), "{said}");
 }
 
 #[test]

@@ -8,5 +8,6 @@ mod ends;
 mod limits;
 mod network;
 mod owners;
+mod plain;
 mod support;
 mod view;
