@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::validate::{self, Invalid};
 use crate::{
-    Function, Image, ORGANIZATION_HEADER, PROJECT_HEADER, Problem, Revision, Run, Version,
+    Function, Health, Image, ORGANIZATION_HEADER, PROJECT_HEADER, Problem, Revision, Run, Version,
 };
 
 mod answer;
@@ -329,6 +329,14 @@ impl Client {
     /// Like all requests.
     pub async fn version(&self) -> Result<Version> {
         answer(self.send(self.request(Method::GET, self.url(&["/v1/version"], &[]))).await?).await
+    }
+
+    /// How the server is, and what keeps its functions in.
+    ///
+    /// # Errors
+    /// Like all requests.
+    pub async fn health(&self) -> Result<Health> {
+        answer(self.send(self.request(Method::GET, self.url(&["/healthz"], &[]))).await?).await
     }
 
     async fn follow<T: DeserializeOwned>(&self, url: Url) -> Result<Watch<T>> {

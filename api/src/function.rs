@@ -95,6 +95,9 @@ pub struct Function {
     /// The number of the revision that serves; 0 while there is none.
     #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub serving_revision: i64,
+    /// The isolation tier that its workers run in: `A`, `B`, `C` or `D`. Only answered.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub isolation: String,
 }
 
 /// JSON Schemas (draft 2020-12, or draft 4 where `$schema` says so) of input and output.

@@ -30,7 +30,7 @@ pub use secret::Secret;
 pub use status::{Kind, Status};
 pub use tag::Tag;
 pub use validate::Invalid;
-pub use version::{Health, ServerVersion, Version};
+pub use version::{Health, IsolationLayer, ServerVersion, Version};
 
 /// The header that names the caller's organization.
 pub const ORGANIZATION_HEADER: &str = "X-Dispatch-Org";

@@ -52,4 +52,27 @@ pub struct Health {
     /// The isolation tier in force: `A`, `B`, `C` or `D`.
     #[serde(default)]
     pub isolation: String,
+    /// What it means.
+    #[serde(default)]
+    pub meaning: String,
+    /// What must be known about it, where functions are not well isolated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+    /// Its parts.
+    #[serde(default)]
+    pub layers: Vec<IsolationLayer>,
+    /// What would make it better.
+    #[serde(default)]
+    pub advice: Vec<String>,
+}
+
+/// One part of what keeps functions in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IsolationLayer {
+    /// Its name.
+    pub name: String,
+    /// Whether it is in force.
+    pub active: bool,
+    /// What it does, or why it is not in force.
+    pub detail: String,
 }

@@ -68,7 +68,7 @@ pub enum Command {
         #[command(subcommand)]
         noun: Option<Get>,
     },
-    /// Manage this program's configuration
+    /// Manage this program's configuration, and check this machine
     Manage {
         #[command(subcommand)]
         noun: Option<Manage>,
@@ -224,6 +224,11 @@ pub enum Manage {
         #[arg(short, long, value_name = "NAME")]
         set: Option<String>,
     },
+    /// Show what keeps functions in, on this machine and on the server
+    ///
+    /// Makes a sandbox on this machine, as the server would at its start, lists every layer of it,
+    /// and says how to get the next better tier. Fails where functions cannot run.
+    Check,
 }
 
 /// What can be tried again.

@@ -3,11 +3,12 @@
 use dispatch_api::client::Client;
 use dispatch_api::{BaseImage, Endpoint, Function, Image, Secret};
 
-use crate::args::{Cli, Command, Delete, Noun, Redrive, Rollback};
+use crate::args::{Cli, Command, Delete, Manage, Noun, Redrive, Rollback};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::{output, usage};
 
+mod check;
 mod context;
 mod create;
 mod delete;
@@ -60,21 +61,27 @@ pub fn run(cli: Cli) -> Result {
     let settings = Settings::new(&cli.global, &config)?;
     let command = match command {
         Command::Context(args) => return context::run(args.verb, path, &mut config, &settings),
-        Command::Manage { noun: Some(noun) } => {
-            return context::manage(noun, path, &mut config, &settings);
+        Command::Manage { noun: Some(Manage::Context { set }) } => {
+            return context::manage(set, path, &mut config, &settings);
         }
         command => command,
     };
     // Only one provider is built in, but the TLS library wants to be told.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::local(format!("error starting: {error}")))?;
-    runtime.block_on(async {
+    if let Command::Manage { noun: Some(Manage::Check) } = command {
+        return check::run(&settings);
+    }
+    runtime()?.block_on(async {
         let session = Session { client: Client::new(&settings.client)?, settings };
         talk(&session, command).await
     })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::local(format!("error starting: {error}")))
 }
 
 async fn talk(session: &Session, command: Command) -> Result {

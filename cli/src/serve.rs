@@ -67,7 +67,7 @@ fn run(friendly: bool, matches: &ArgMatches) -> anyhow::Result<()> {
         return Ok(output::print(&config::print(&settings))?);
     }
     // Before there are threads.
-    let launcher = Launcher::start()?;
+    let launcher = Launcher::start_with(config.wish())?;
     if friendly { welcome(config, launcher) } else { server::run(config, launcher) }
 }
 
@@ -95,10 +95,10 @@ fn welcome(config: Config, launcher: Launcher) -> anyhow::Result<()> {
             }
             Err(error) => format!("not written: {error}"),
         };
-        let sandbox = match server.isolation().tier.as_str() {
-            "A" => "tier A: namespaces, and a user of its own for every function",
-            "B" => "tier B: namespaces; run as root to give every function a user of its own",
-            _ => "tier D: functions cannot run here; dispatch server says why in its log",
+        let isolation = server.isolation();
+        let sandbox = match isolation.warning() {
+            Some(warning) => format!("{warning}; dispatch manage check says more"),
+            None => format!("tier {}: {}", isolation.tier, isolation.tier.meaning()),
         };
         output::print(&format!(
             "Dispatch is running. Ctrl-C stops it.\n\n  API      http://{api}\n  Gateway  \

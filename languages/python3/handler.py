@@ -5,17 +5,18 @@ import sys
 
 from __main__ import LoadError
 
-LAYER = "/layer"
+LAYER = "layer"
 
 
 def load(source, handler):
     """Imports the handler. Returns its full name and the function."""
     sys.path.insert(0, source)
-    # The place is there without a layer too, but empty.
-    if os.path.isdir(LAYER) and os.listdir(LAYER):
+    # It stands beside the source. The place is there without a layer too, but empty.
+    layer = os.path.join(os.path.dirname(source), LAYER)
+    if os.path.isdir(layer) and os.listdir(layer):
         import site
 
-        site.addsitedir(LAYER)
+        site.addsitedir(layer)
     module_name, function_name = resolve(source, handler)
     name = handler or module_name + "." + function_name
     module = import_module(source, module_name, name)

@@ -63,6 +63,10 @@ pub struct WorkerSpec {
     /// Environment variables of every worker.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// Environment variables of workers that find their source and layer through links, where there
+    /// are no namespaces.
+    #[serde(default)]
+    pub link_environment: BTreeMap<String, String>,
     /// Where a dependency layer appears inside.
     pub layer_target: String,
     /// Whether a process can be started before its function is known, and wait for it: its worker

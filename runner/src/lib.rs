@@ -16,6 +16,7 @@ pub mod worker;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use dispatch_sandbox::{Report as Isolation, Tier};
 use futures_util::future::BoxFuture;
 
 pub use call::{Call, Cause, Failure, Logs, Outcome, Timings};
@@ -88,6 +89,8 @@ pub struct Runtime {
 /// What a dependency layer is built from. Its [`layer::key`] names the layer.
 #[derive(Clone, Debug)]
 pub struct LayerRequest {
+    /// The organization whose image asks for it.
+    pub organization: String,
     /// The language pack's name.
     pub language: String,
     /// The text of the language's manifest.
@@ -177,17 +180,8 @@ pub trait Runner: Send + Sync + 'static {
     fn pools(&self) -> Vec<PoolState>;
 
     /// The isolation in force, for `/healthz` and the start of the log.
-    fn isolation(&self) -> Isolation;
+    fn isolation(&self) -> &Isolation;
 
     /// Lets calls that run finish until `grace` is over, then stops all workers.
     fn drain(&self, grace: std::time::Duration) -> BoxFuture<'_, ()>;
-}
-
-/// What separates functions from the machine and from each other.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Isolation {
-    /// `A` to `D`; see `docs/reference/isolation.md`.
-    pub tier: String,
-    /// One line a layer, for a person.
-    pub lines: Vec<String>,
 }

@@ -5,6 +5,7 @@ mod source;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod stems;
+mod tenant;
 pub(crate) mod uid;
 pub(crate) mod zygotes;
 
@@ -14,12 +15,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dispatch_api::ErrorType;
-pub use dispatch_sandbox::Launcher;
+pub use dispatch_sandbox::{Launcher, Wish};
 use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::shared::Shared;
+use self::tenant::Tenant;
 use crate::archive::Limits;
 use crate::call::{Call, Cause, Failure, Outcome};
 use crate::home::Homes;
@@ -102,6 +104,7 @@ pub struct ProcessRunner {
     layers: LayerStore,
     sources: PathBuf,
     isolation: Isolation,
+    tenant: Tenant,
     _tending: DropGuard,
 }
 
@@ -110,26 +113,39 @@ impl ProcessRunner {
     ///
     /// # Errors
     /// When the data directory, a language pack or the sandbox cannot be used.
-    pub async fn start(launcher: Launcher, options: Options) -> Result<ProcessRunner, Error> {
+    pub async fn start(launcher: Launcher, mut options: Options) -> Result<ProcessRunner, Error> {
         let sources = source::prepare(&options.data_dir)?;
+        if !launcher.has_views() {
+            // Nothing can be attached to a process that waits.
+            options.stems = 0;
+        }
         let languages = Languages::load(
             &launcher,
             &options.data_dir.join("languages"),
             options.languages_dir.as_deref(),
         )
         .await?;
-        let report = launcher.probe().await;
-        let lines = report.to_string().lines().skip(1).map(str::to_owned).collect();
-        let isolation = Isolation { tier: format!("{:?}", report.tier), lines };
+        let isolation = launcher.probe().await;
         let path = options.data_dir.join("layers");
         let limits = options.layer_limits;
         let layers = LayerStore::new(path.clone(), languages.clone(), launcher.clone(), limits)
             .map_err(|source| Error::DataDir { path, source })?;
+        if launcher.has_users() && !launcher.has_views() {
+            source::let_pass(&options.data_dir)?;
+        }
+        let tenant = Tenant::new(!isolation.tier.separates_tenants());
         let shared = Shared::new(launcher, languages, options);
         let token = CancellationToken::new();
         tokio::spawn(token.clone().run_until_cancelled_owned(shared::tend(Arc::clone(&shared))));
         tokio::spawn(token.clone().run_until_cancelled_owned(stems::keep(Arc::clone(&shared))));
-        Ok(ProcessRunner { shared, layers, sources, isolation, _tending: token.drop_guard() })
+        Ok(ProcessRunner {
+            shared,
+            layers,
+            sources,
+            isolation,
+            tenant,
+            _tending: token.drop_guard(),
+        })
     }
 
     /// How many processes wait, sandbox and interpreter ready, for a function of `language`.
@@ -138,6 +154,9 @@ impl ProcessRunner {
     }
 
     async fn lease(&self, revision: &Arc<Revision>) -> Result<Lease, Failure> {
+        self.tenant
+            .admit(&revision.organization)
+            .map_err(|message| failure::failure(ErrorType::FunctionError, Cause::Load, message))?;
         loop {
             if self.shared.draining.load(Ordering::Acquire) {
                 return Err(failure::stopping());
@@ -224,7 +243,10 @@ impl Runner for ProcessRunner {
         request: &'a LayerRequest,
         log: &'a (dyn Fn(&str) + Send + Sync),
     ) -> BoxFuture<'a, Result<Layer, BuildError>> {
-        Box::pin(self.layers.build(request, log))
+        Box::pin(async move {
+            self.tenant.admit(&request.organization).map_err(BuildError::Rejected)?;
+            self.layers.build(request, log).await
+        })
     }
 
     fn unpack_source<'a>(
@@ -265,8 +287,8 @@ impl Runner for ProcessRunner {
         self.shared.pools().iter().map(|pool| pool.snapshot()).collect()
     }
 
-    fn isolation(&self) -> Isolation {
-        self.isolation.clone()
+    fn isolation(&self) -> &Isolation {
+        &self.isolation
     }
 
     fn drain(&self, grace: Duration) -> BoxFuture<'_, ()> {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use dispatch_runner::Tier;
+use dispatch_runner::process::Wish;
 use serde::Deserialize;
 
 /// How log lines are written.
@@ -48,7 +50,7 @@ trait Show {
 macro_rules! show_as_text {
     ($($kind:ty),*) => { $(impl Show for $kind { fn show(&self) -> String { self.to_string() } })* };
 }
-show_as_text!(String, u16, u32, u64, i64, usize, bool, IpAddr, LogFormat);
+show_as_text!(String, u16, u32, u64, i64, usize, bool, IpAddr, LogFormat, Tier);
 
 impl Show for PathBuf {
     fn show(&self) -> String {
@@ -145,6 +147,10 @@ settings! {
     default_max_scale: usize = default_max_scale(), "DISPATCH_DEFAULT_MAX_SCALE";
     /// Calls of one function that may wait for a worker
     max_waiting: usize = 256, "DISPATCH_MAX_WAITING";
+    /// Run functions even where nothing keeps them from the machine (tier D)
+    insecure_no_isolation: bool = false, "DISPATCH_INSECURE_NO_ISOLATION";
+    /// Isolate no better than this tier (A, B, C, D), to see what a worse machine allows
+    isolation_at_most: Tier = Tier::A, "DISPATCH_ISOLATION_AT_MOST";
     /// Seconds an idle worker is kept
     idle_seconds: u64 = 300, "DISPATCH_IDLE_SECONDS";
     /// MiB one worker of a function that names no limit may use
@@ -231,6 +237,11 @@ impl Config {
             anyhow::ensure!(value > 0, "--{name} must be at least 1");
         }
         Ok(())
+    }
+
+    /// What kind of sandboxes the launcher is to make.
+    pub fn wish(&self) -> Wish {
+        Wish { at_most: self.isolation_at_most, without_isolation: self.insecure_no_isolation }
     }
 
     /// How long calls may take to finish when the server stops.

@@ -100,6 +100,7 @@ async fn accept(app: &App, function: &mut Function) -> Result<Option<String>, Er
     schema::check("schema.out", function.schema.output.as_ref())?;
     function.source_path.clear();
     function.reason.clear();
+    function.isolation.clear();
     let source = std::mem::take(&mut function.source);
     if source.is_empty() {
         return Ok(None);
@@ -157,13 +158,14 @@ async fn keep(app: &App, archive: Vec<u8>) -> Result<String, Error> {
     Ok(format!("sha256:{hex}"))
 }
 
-fn show(entity: &Entity) -> Result<Function, Error> {
+fn show(app: &App, entity: &Entity) -> Result<Function, Error> {
     let mut function: Function = resource(entity)?;
     let number = entity.body.get("servingRevision").and_then(serde_json::Value::as_i64);
     function.serving_revision = number.unwrap_or(0);
     if function.serving_revision > 0 {
         function.function_image_url = format!("dispatch/func-{}:latest", function.faas_id);
     }
+    function.isolation = app.runner.isolation().tier.to_string();
     Ok(function)
 }
 
@@ -198,7 +200,7 @@ pub(crate) async fn create(
         .await
         .map_err(|error| Error::store(Kind::Function, &name, error))?;
     app.settle().await;
-    Ok(created(show(&entity)?))
+    Ok(created(show(&app, &entity)?))
 }
 
 fn revision_body(function: Function, source_digest: String) -> Result<serde_json::Value, Error> {
@@ -213,7 +215,7 @@ pub(crate) async fn list(
     caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, Error> {
-    watch::list(&app, &caller, query, |_, _, entity| show(entity)).await
+    watch::list(&app, &caller, query, |app, _, entity| show(app, entity)).await
 }
 
 #[utoipa::path(get, path = "/v1/function/{functionName}", tag = "function",
@@ -224,7 +226,7 @@ pub(crate) async fn get(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<Function>, Error> {
-    Ok(Json(show(&resource::find(&app, Kind::Function, &caller.org, &name).await?)?))
+    Ok(Json(show(&app, &resource::find(&app, Kind::Function, &caller.org, &name).await?)?))
 }
 
 #[utoipa::path(put, path = "/v1/function/{functionName}", tag = "function",
@@ -268,7 +270,7 @@ pub(crate) async fn update(
         .await
         .map_err(|error| Error::store(Kind::Function, &name, error))?;
     app.settle().await;
-    Ok(Json(show(&entity)?))
+    Ok(Json(show(&app, &entity)?))
 }
 
 async fn newest_source(app: &App, id: &str, name: &str) -> Result<String, Error> {
@@ -291,7 +293,7 @@ pub(crate) async fn delete(
 ) -> Result<Json<Function>, Error> {
     // Runs that ended a moment ago are on their way to the store: they must be there to be deleted.
     app.recorder.flush().await;
-    Ok(Json(show(&resource::remove(&app, Kind::Function, &caller.org, &name).await?)?))
+    Ok(Json(show(&app, &resource::remove(&app, Kind::Function, &caller.org, &name).await?)?))
 }
 
 #[utoipa::path(get, path = "/v1/function/{functionName}/revisions", tag = "function",
@@ -366,5 +368,5 @@ pub(crate) async fn rollback(
     };
     let entity = app.store.serve_revision(&caller.org, &name, number).await.map_err(failed)?;
     app.settle().await;
-    Ok(Json(show(&entity)?))
+    Ok(Json(show(&app, &entity)?))
 }

@@ -32,4 +32,5 @@ mod watch;
 
 pub use config::ServerArgs;
 pub use dispatch_runner::process::Launcher;
+pub use routes::health_of;
 pub use server::Server;

@@ -10,7 +10,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use dispatch_api::{Health, Version};
+use dispatch_api::{Health, IsolationLayer, Version};
+use dispatch_runner::Isolation;
 use serde_json::json;
 use tracing::Instrument as _;
 use utoipa::OpenApi;
@@ -90,7 +91,24 @@ async fn home(_caller: Caller) -> Json<serde_json::Value> {
 }
 
 async fn health(State(app): State<Arc<App>>) -> Json<Health> {
-    Json(Health { version: Version::current(), isolation: app.runner.isolation().tier })
+    Json(health_of(app.runner.isolation()))
+}
+
+/// What is said about isolation, by `/healthz` and by `dispatch manage check`.
+pub fn health_of(isolation: &Isolation) -> Health {
+    let layers = isolation.layers.iter().map(|layer| IsolationLayer {
+        name: layer.name.to_owned(),
+        active: layer.active,
+        detail: layer.detail.clone(),
+    });
+    Health {
+        version: Version::current(),
+        isolation: isolation.tier.to_string(),
+        meaning: isolation.tier.meaning().to_owned(),
+        warning: isolation.warning().map(str::to_owned),
+        layers: layers.collect(),
+        advice: isolation.advice.clone(),
+    }
 }
 
 async fn metrics(State(app): State<Arc<App>>, _caller: Caller) -> Result<Response, Error> {

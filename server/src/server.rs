@@ -95,7 +95,7 @@ impl Server {
     }
 
     /// What separates functions here.
-    pub fn isolation(&self) -> Isolation {
+    pub fn isolation(&self) -> &Isolation {
         self.app.runner.isolation()
     }
 
@@ -161,9 +161,11 @@ pub fn run(config: Config, launcher: Launcher) -> anyhow::Result<()> {
         let signal = serve::stop_signal()?;
         let server = Server::start(config, launcher).await?;
         let isolation = server.isolation();
-        tracing::info!(tier = isolation.tier, "isolation");
-        for line in &isolation.lines {
+        for line in isolation.to_string().lines() {
             tracing::info!("isolation: {line}");
+        }
+        if let Some(warning) = isolation.warning() {
+            tracing::warn!("ISOLATION IS WEAK: {warning}");
         }
         for runtime in server.runtimes() {
             tracing::info!(language = runtime.language, version = runtime.version, "language");

@@ -5,6 +5,7 @@ mod crash;
 mod files;
 mod functions;
 mod gateway;
+mod isolation;
 mod lifecycle;
 mod quickstart;
 mod runs;

@@ -93,6 +93,11 @@ impl Server {
 
     /// Starts a server as another user, who owns its home directory and nothing else.
     pub fn as_user(uid: u32) -> Server {
+        Server::as_user_with(uid, &[])
+    }
+
+    /// The same with further flags.
+    pub fn as_user_with(uid: u32, flags: &[&str]) -> Server {
         use std::os::unix::fs::{PermissionsExt as _, chown};
         let home = tempfile::tempdir().unwrap();
         let copy = home.path().join("dispatch");
@@ -103,7 +108,7 @@ impl Server {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(copy).arg("server");
         let data = home.path().join("data");
-        Server::spawn(command, home, data, &[])
+        Server::spawn(command, home, data, flags)
     }
 
     fn spawn(

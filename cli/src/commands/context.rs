@@ -1,6 +1,6 @@
 //! `dispatch context`.
 
-use crate::args::{ContextVerb, Format, Manage};
+use crate::args::{ContextVerb, Format};
 use crate::config::{self, Config, Settings};
 use crate::error::{Error, Result};
 use crate::table::{Layout, Table};
@@ -43,12 +43,11 @@ pub fn run(
 /// # Errors
 /// An unknown context, or a configuration that cannot be written.
 pub fn manage(
-    noun: Manage,
+    set: Option<String>,
     path: Option<&str>,
     config: &mut Config,
     settings: &Settings,
 ) -> Result {
-    let Manage::Context { set } = noun;
     run(set.map(|context| ContextVerb::Set { context }), path, config, settings)
 }
 

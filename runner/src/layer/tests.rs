@@ -11,7 +11,11 @@ async fn store(dir: &Path, limits: LayerLimits) -> LayerStore {
 }
 
 fn request(language: &str, manifest: &str) -> LayerRequest {
-    LayerRequest { language: language.to_owned(), manifest: manifest.to_owned() }
+    LayerRequest {
+        organization: "acme".to_owned(),
+        language: language.to_owned(),
+        manifest: manifest.to_owned(),
+    }
 }
 
 #[tokio::test]

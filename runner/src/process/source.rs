@@ -29,6 +29,21 @@ pub fn prepare(data_dir: &Path) -> Result<PathBuf, Error> {
     }
 }
 
+/// Lets the users of functions pass to what they run, where they have no view of their own that shows
+/// it: past the data directory, whose files keep to themselves.
+pub fn let_pass(data_dir: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt as _;
+    for name in ["", "sources", "layers", "languages"] {
+        let path = data_dir.join(name);
+        let opened = fs::metadata(&path).and_then(|data| {
+            let mode = data.permissions().mode() | 0o011;
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+        });
+        opened.map_err(|source| Error::DataDir { path, source })?;
+    }
+    Ok(())
+}
+
 /// Unpacks `archive` to the directory named by its digest, unless it is there.
 pub async fn unpack(
     sources: &Path,

@@ -51,7 +51,9 @@ fn base<'a>(shared: &'a Shared, language: &str, host_uid: u32) -> Result<Base<'a
         writable: false,
     }));
     let fixed = ENVIRONMENT.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let of_pack = pack.worker.environment.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let linked = pack.worker.link_environment.iter().filter(|_| !shared.launcher.has_views());
+    let of_pack = pack.worker.environment.iter().chain(linked);
+    let of_pack = of_pack.map(|(name, value)| (name.clone(), value.clone()));
     let sandbox = Spec {
         argv: argv.collect(),
         env: fixed.chain(of_pack).collect::<BTreeMap<_, _>>().into_iter().collect(),

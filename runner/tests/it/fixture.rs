@@ -26,11 +26,15 @@ pub async fn fixture() -> Fixture {
 }
 
 pub async fn fixture_with(change: impl FnOnce(&mut Options)) -> Fixture {
+    fixture_on(Launcher::start().unwrap(), change).await
+}
+
+pub async fn fixture_on(launcher: Launcher, change: impl FnOnce(&mut Options)) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let mut options = Options::new(directory.path());
     change(&mut options);
-    let stems = options.stems;
-    let runner = ProcessRunner::start(Launcher::start().unwrap(), options).await.unwrap();
+    let stems = if launcher.has_views() { options.stems } else { 0 };
+    let runner = ProcessRunner::start(launcher, options).await.unwrap();
     let fixture = Fixture { runner, directory, next: AtomicU32::new(0) };
     // So that it is certain which workers come from a process that waited: the first ones.
     for language in ["python3", "nodejs"] {

@@ -7,6 +7,7 @@ mod homes;
 mod logs;
 mod nodejs;
 mod overlap;
+mod plain;
 mod pools;
 mod preload;
 mod protocol;

@@ -289,7 +289,7 @@ async fn a_busy_function_cannot_keep_all_workers() {
 #[tokio::test]
 async fn functions_never_share_a_user() {
     let fixture = fixture().await;
-    if fixture.runner.isolation().tier != "A" {
+    if fixture.runner.isolation().tier != dispatch_runner::Tier::A {
         eprintln!("SKIPPED functions_never_share_a_user: needs root");
         return;
     }

@@ -166,7 +166,8 @@ async fn build_image(
         log.line("no dependencies to install");
         return Ok((language, None));
     }
-    let request = LayerRequest { language: language.clone(), manifest };
+    let request =
+        LayerRequest { organization: entity.org.clone(), language: language.clone(), manifest };
     let layer = app
         .runner
         .build_layer(&request, &|line| log.line(line))
