@@ -3,9 +3,12 @@
 use serde::Serialize;
 
 use crate::cores::Cores;
-use crate::measure::{BURST, DISPATCH, FIRST, HYPER, Kind, Memory, READY, SERVER, Start, Warm};
+use crate::measure::{
+    BURST, DISPATCH, FIRST, FORKED, HYPER, Kind, Memory, Part, READY, SERVER, STEM, Start, WORKER,
+    Warm,
+};
 use crate::report::Report;
-use crate::stats::{Rate, median};
+use crate::stats::{Rate, Times, median};
 use crate::toys;
 
 /// A bar and how far the figure is from it.
@@ -72,63 +75,98 @@ impl Rows<'_> {
 
 /// How many times as many requests a second Dispatch is to answer: language, server, factor.
 const THROUGHPUT: [(&str, &str, f64); 4] = [
-    ("python3", "functions-framework", 6.0),
+    ("python3", FRAMEWORK, 6.0),
     ("python3", "http.server", 1.2),
-    ("nodejs", "functions-framework", 5.0),
+    ("nodejs", FRAMEWORK, 5.0),
     ("nodejs", "workerd", 1.3),
 ];
 
-/// All bars.
-pub fn all(report: &Report) -> Vec<Bar> {
-    let mut bars = starts(&report.starts);
-    bars.extend(warm(&report.warm));
-    bars.extend(memory(&report.memory));
+/// The bars of the parts that were measured.
+pub fn all(report: &Report, parts: &[Part]) -> Vec<Bar> {
+    let made = |part| parts.contains(&part);
+    let mut bars = Vec::new();
+    if made(Part::Cold) {
+        bars.extend(cold(&report.starts));
+    }
+    if made(Part::Burst) {
+        bars.extend(start(&report.starts, BURST, 1000.0, "p95", |times| times.p95_ms));
+    }
+    if made(Part::Deploy) {
+        bars.extend(start(&report.starts, READY, 100.0, "p50", |times| times.p50_ms));
+    }
+    if made(Part::Warm) {
+        bars.extend(warm(&report.warm));
+    }
+    if made(Part::Memory) {
+        bars.extend(memory(&report.memory));
+    }
     bars
 }
 
-/// First answers: language, milliseconds, parts of the time that functions-framework takes.
+/// What most bars compare with, in both languages.
+const FRAMEWORK: &str = "functions-framework";
+
+/// First answers: language, milliseconds, and how many times as fast as functions-framework.
 const FIRST_ANSWERS: [(&str, f64, f64); 2] = [("python3", 5.0, 25.0), ("nodejs", 10.0, 15.0)];
 
-/// The bars of starts.
-fn starts(rows: &[Start]) -> Vec<Bar> {
-    let find = |what, language: &str, server: &str, cores| {
-        rows.iter().find(|row| {
-            (row.what, row.language, &*row.server, row.cores) == (what, language, server, cores)
-        })
-    };
+fn find<'a>(
+    rows: &'a [Start],
+    what: &str,
+    language: &str,
+    server: &str,
+    cores: Cores,
+) -> Option<&'a Start> {
+    rows.iter().find(|row| {
+        (row.what, row.language, &*row.server, row.cores) == (what, language, server, cores)
+    })
+}
+
+/// The bars of first answers.
+fn cold(rows: &[Start]) -> Vec<Bar> {
     let mut bars = Vec::new();
-    let mut add = |measure, figure, row: Option<&Start>, bar, unit| {
-        let foreign_percent = row.map_or(0.0, |row| row.times.foreign_percent);
-        // A ratio tells here how many times as fast.
-        let at_most = unit != "x";
-        bars.push(Bar { measure, figure, bar, at_most, unit, foreign_percent });
-    };
     for (language, most, part) in FIRST_ANSWERS {
         for cores in Cores::ALL {
-            let label = cores.label();
-            let ours = find(FIRST, language, DISPATCH, cores);
+            let measure = format!("{language}, {FIRST}, {}", cores.label());
+            let ours = find(rows, FIRST, language, DISPATCH, cores);
+            let theirs = find(rows, FIRST, language, FRAMEWORK, cores);
+            let foreign_percent = ours.map_or(0.0, |row| row.times.foreign_percent);
             let p50 = ours.map(|row| row.times.p50_ms);
-            add(format!("{language}, {FIRST}, {label}: p50"), p50, ours, most, "ms");
-            let theirs = find(FIRST, language, "functions-framework", cores);
             let ratio = theirs.zip(p50).map(|(theirs, ours)| theirs.times.p50_ms / ours);
-            let measure = format!("{language}, {FIRST}, {label}: functions-framework against it");
-            add(measure, ratio, ours, part, "x");
-        }
-    }
-    for (what, most, number) in [(BURST, 1000.0, "p95"), (READY, 100.0, "p50")] {
-        for language in ["python3", "nodejs"] {
-            let row = find(what, language, DISPATCH, Cores::Two);
-            let figure = row.map(|row| match number {
-                "p95" => row.times.p95_ms,
-                _ => row.times.p50_ms,
+            bars.push(Bar {
+                measure: format!("{measure}: p50"),
+                figure: p50,
+                bar: most,
+                at_most: true,
+                unit: "ms",
+                foreign_percent,
             });
-            let count = row
-                .filter(|_| what == BURST)
-                .map_or(String::new(), |row| format!("{} ", row.times.count));
-            add(format!("{language}, {count}{what}: {number}"), figure, row, most, "ms");
+            bars.push(Bar {
+                measure: format!("{measure}: times as fast as {FRAMEWORK}, p50"),
+                figure: ratio,
+                bar: part,
+                at_most: false,
+                unit: "x",
+                foreign_percent,
+            });
         }
     }
     bars
+}
+
+/// The bars of one kind of start, of both languages.
+fn start(rows: &[Start], what: &str, bar: f64, name: &str, of: fn(&Times) -> f64) -> [Bar; 2] {
+    ["python3", "nodejs"].map(|language| {
+        let row = find(rows, what, language, DISPATCH, Cores::Two);
+        let count = row.map_or(0, |row| row.times.count);
+        Bar {
+            measure: format!("{language}, {what}: {name} of {count}"),
+            figure: row.map(|row| of(&row.times)),
+            bar,
+            at_most: true,
+            unit: "ms",
+            foreign_percent: row.map_or(0.0, |row| row.times.foreign_percent),
+        }
+    })
 }
 
 /// The bars of memory.
@@ -145,7 +183,15 @@ fn memory(rows: &[Memory]) -> Vec<Bar> {
     let figure = none.zip(many).map(|(none, many)| {
         (many.resident.saturating_sub(none.resident)) as f64 / 1024.0 / many.functions.max(1) as f64
     });
-    add("each of many functions: RSS of the server", figure, 4.0, "KiB");
+    let functions = many.map_or(0, |row| row.functions);
+    add(&format!("each of {functions} functions: RSS of the server"), figure, 4.0, "KiB");
+    let find = |kind| rows.iter().find(|row| row.what == format!("python3, {kind}"));
+    let mib = |row: &Memory| row.proportional as f64 / f64::from(1 << 20);
+    // Where no worker is forked, the others are held against the bar.
+    let worker = find(FORKED).or_else(|| find(WORKER));
+    let name = worker.map_or(FORKED, |row| &row.what);
+    add(&format!("{name}: PSS"), worker.map(mib), 1.5, "MiB");
+    add(&format!("python3, {STEM}: PSS"), find(STEM).map(mib), 8.0, "MiB");
     bars
 }
 
@@ -174,9 +220,9 @@ fn warm(rows: &[Warm]) -> Vec<Bar> {
     for cores in Cores::ALL {
         let label = cores.label();
         let ours = rows.find("python3", DISPATCH, cores, 1);
-        let theirs = rows.find("python3", "functions-framework", cores, 1);
+        let theirs = rows.find("python3", FRAMEWORK, cores, 1);
         let figure = Rows::compare(ours, theirs, p50, ratio);
-        let measure = format!("python3, warm, 1 client, {label}: p50 against functions-framework");
+        let measure = format!("python3, warm, 1 client, {label}: p50 against {FRAMEWORK}");
         add(measure, figure, 0.5, true, "x");
         let ours = rows.find(toys::LANGUAGE, DISPATCH, cores, 1);
         let theirs = rows.find(toys::LANGUAGE, HYPER, cores, 1);
@@ -216,7 +262,7 @@ mod tests {
     fn bars_hold_rounds_against_each_other_and_say_what_is_missing() {
         let rows = [
             row("python3", DISPATCH, Cores::One, 16, &[60.0, 10.0, 70.0]),
-            row("python3", "functions-framework", Cores::One, 16, &[10.0, 1.0, 70.0]),
+            row("python3", FRAMEWORK, Cores::One, 16, &[10.0, 1.0, 70.0]),
             row(toys::LANGUAGE, DISPATCH, Cores::Two, 1, &[100.0]),
             row(toys::LANGUAGE, HYPER, Cores::Two, 1, &[39.0]),
         ];

@@ -160,6 +160,11 @@ fn stat(pid: u32) -> Option<(u32, u64)> {
     Some((words.get(1)?.parse().ok()?, ticks))
 }
 
+/// The process that started another, or took it over.
+pub fn parent(pid: u32) -> Option<u32> {
+    stat(pid).map(|(parent, _)| parent)
+}
+
 /// Whether a process is `root` or was started by it, directly or not.
 fn is_below(processes: &HashMap<u32, (u32, u64)>, mut pid: u32, root: u32) -> bool {
     // No chain of parents is longer than there are processes.
@@ -176,6 +181,16 @@ fn is_below(processes: &HashMap<u32, (u32, u64)>, mut pid: u32, root: u32) -> bo
 fn below(processes: &HashMap<u32, (u32, u64)>, root: u32) -> u64 {
     let found = processes.iter().filter(|(pid, _)| is_below(processes, **pid, root));
     found.map(|(_, (_, ticks))| ticks).sum()
+}
+
+/// A process and all below it; it comes first.
+pub fn tree(root: u32) -> Vec<u32> {
+    let processes = processes();
+    let others = processes.keys().copied().filter(|pid| *pid != root);
+    let mut found: Vec<u32> = others.filter(|pid| is_below(&processes, *pid, root)).collect();
+    found.sort_unstable();
+    found.insert(0, root);
+    found
 }
 
 /// Resident and proportional set of a process, in bytes.
@@ -222,6 +237,7 @@ mod tests {
         let seen = watch.stop();
         assert!((0.0..=100.0).contains(&seen.foreign_percent), "{seen:?}");
         assert!(seen.server_seconds > 0.0, "{seen:?}");
+        assert_eq!(tree(std::process::id()).first(), Some(&std::process::id()));
         let (resident, proportional) = memory(std::process::id()).unwrap();
         assert!(resident >= proportional && proportional > 0, "{resident} {proportional}");
     }

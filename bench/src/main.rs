@@ -115,6 +115,7 @@ fn measure(args: Args) -> anyhow::Result<()> {
         starts: Vec::new(),
         queue: Vec::new(),
         memory: Vec::new(),
+        calls: Vec::new(),
         bars: Vec::new(),
     };
     let mut effort = if args.quick {

@@ -1,11 +1,13 @@
 //! The measurements, in the order they are made.
 
+mod calls;
 mod memory;
 mod queue;
 mod starts;
 mod warm;
 
-pub use memory::{Memory, SERVER};
+pub use calls::Calls;
+pub use memory::{FORKED, Memory, SERVER, STEM, WORKER};
 pub use queue::Queue;
 pub use starts::{BURST, FIRST, READY, Start};
 pub use warm::{DISPATCH, HYPER, Kind, Warm};
@@ -32,8 +34,10 @@ pub enum Part {
     Deploy,
     /// Runs that nobody waits for
     Queue,
-    /// Memory of the server
+    /// Memory of the server and of idle workers
     Memory,
+    /// System calls, switches and allocations of a warm call
+    Calls,
 }
 
 /// How much is measured.
@@ -78,10 +82,11 @@ impl Bench {
                 Part::Burst => report.starts.extend(self.burst()?),
                 Part::Deploy => report.starts.extend(self.ready()?),
                 Part::Memory => report.memory = self.memory()?,
+                Part::Calls => report.calls = self.calls(&mut report.missing)?,
                 Part::Queue => report.queue = self.queue()?,
             }
         }
-        report.bars = bars::all(report);
+        report.bars = bars::all(report, parts);
         Ok(())
     }
 }

@@ -173,7 +173,10 @@ fn install(
 }
 
 /// Runs a program to its end: what it printed.
-fn run(command: &mut Command) -> anyhow::Result<String> {
+///
+/// # Errors
+/// It cannot be started, or fails; what it said.
+pub fn run(command: &mut Command) -> anyhow::Result<String> {
     let name = command.get_program().display().to_string();
     let output =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {name}"))?;

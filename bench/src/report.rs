@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::bars::Bar;
 use crate::machine::Machine;
-use crate::measure::{Memory, Queue, Start, Warm};
+use crate::measure::{Calls, Memory, Queue, Start, Warm};
 use crate::peers::Missing;
 use crate::stats::{Rate, Times};
 
@@ -27,6 +27,8 @@ pub struct Report {
     pub queue: Vec<Queue>,
     /// Memory of processes.
     pub memory: Vec<Memory>,
+    /// What warm calls cost besides time.
+    pub calls: Vec<Calls>,
     /// What the figures are held against.
     pub bars: Vec<Bar>,
 }
@@ -47,6 +49,7 @@ impl Report {
         self.starts(&mut text);
         self.queue(&mut text);
         self.memory(&mut text);
+        self.calls(&mut text);
         if !self.bars.is_empty() {
             text += "\n| bar | wanted | figure | | foreign % |\n|---|---|---|---|---|\n";
             text.extend(self.bars.iter().map(Bar::line));
@@ -102,6 +105,23 @@ impl Report {
                 "| {what} | {functions} | {processes} | {:.1} | {:.1} |\n",
                 mib(*resident),
                 mib(*proportional)
+            );
+        }
+    }
+
+    fn calls(&self, text: &mut String) {
+        if self.calls.is_empty() {
+            return;
+        }
+        *text +=
+            "\n| a warm call | cores | clients | in | for a request |\n|---|---|---|---|---|\n";
+        for Calls { language, cores, clients, processes, counts } in &self.calls {
+            let counts: Vec<String> =
+                counts.iter().map(|(name, count)| format!("{name} {count:.2}")).collect();
+            *text += &format!(
+                "| {language} | {} | {clients} | {processes} | {} |\n",
+                cores.count(),
+                counts.join(", ")
             );
         }
     }

@@ -1,6 +1,6 @@
 //! The server that is measured: its process, its API, and calls of its functions.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -53,15 +53,13 @@ impl Api {
         serde_json::from_str(&text).with_context(|| format!("{path} answered {text}"))
     }
 
-    /// Asks for a function; it is not ready yet.
+    /// Asks for a function of a file among the peers' sources; it is not ready yet.
     ///
     /// # Errors
     /// It is refused.
-    pub fn create_function(&self, name: &str, language: &str) -> anyhow::Result<()> {
-        // The toy ignores its source.
-        let source = if language == "nodejs" { "hello.js" } else { "hello.py" };
+    pub fn create_function(&self, name: &str, language: &str, source: &str) -> anyhow::Result<()> {
         let function = json!({"name": name, "image": language,
-            "source": STANDARD.encode(pack(&peers::directory().join(source))?)});
+            "source": STANDARD.encode(pack(source)?)});
         self.call("POST", "/v1/function", &function)?;
         Ok(())
     }
@@ -123,8 +121,8 @@ impl Server {
     ///
     /// # Errors
     /// One of them does not become ready.
-    pub fn deploy(&self, name: &str, language: &str) -> anyhow::Result<()> {
-        self.api.create_function(name, language)?;
+    pub fn deploy(&self, name: &str, language: &str, source: &str) -> anyhow::Result<()> {
+        self.api.create_function(name, language, source)?;
         self.ready(name)?;
         let endpoint = json!({"name": name, "function": name, "methods": ["POST"],
             "uris": [format!("/{name}")], "enabled": true});
@@ -148,16 +146,6 @@ impl Server {
             }
         }
         bail!("function {name} is not ready after {} s", PATIENCE.as_secs())
-    }
-
-    /// How many functions are ready.
-    ///
-    /// # Errors
-    /// No list is answered.
-    pub fn count_ready(&self) -> anyhow::Result<usize> {
-        let list = self.api.call("GET", "/v1/function", &Value::Null)?;
-        let list = list.as_array().context("the list of functions is no list")?;
-        Ok(list.iter().filter(|function| function["status"] == "READY").count())
     }
 
     /// A metric, summed over all lines that contain `label`; zero where there is none.
@@ -205,10 +193,14 @@ impl Server {
     }
 }
 
+/// The file with the work that is measured. The toy ignores it.
+pub fn source(language: &str) -> &'static str {
+    if language == "nodejs" { "hello.js" } else { "hello.py" }
+}
+
 /// A source archive of one file.
-fn pack(file: &Path) -> anyhow::Result<Vec<u8>> {
+fn pack(source: &str) -> anyhow::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-    let name = file.file_name().context("the source is no file")?;
-    archive.append_path_with_name(file, name)?;
+    archive.append_path_with_name(peers::directory().join(source), source)?;
     Ok(archive.into_inner()?.finish()?)
 }

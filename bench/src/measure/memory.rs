@@ -1,5 +1,6 @@
-//! Memory: of the server without functions and with many, and of idle workers.
+//! Memory: of the server without functions and with many, of processes that wait, and of workers.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,22 +9,26 @@ use serde::Serialize;
 
 use super::{Bench, say};
 use crate::cores::Cores;
+use crate::load;
 use crate::machine;
 use crate::server::Server;
+use crate::toys;
 
-/// How long all functions may take to become ready.
-const PATIENCE: Duration = Duration::from_secs(1200);
 /// Clients that ask for functions at the same time.
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 4;
+/// Workers of the function whose workers are measured, as text for the flag.
+const WORKERS: &str = "10";
+/// How long what ends or is replaced after the last call may take.
+const SETTLE: Duration = Duration::from_secs(3);
 
-/// Memory of one kind of process.
+/// Memory of processes of one kind; the sizes are the median's.
 #[derive(Clone, Debug, Serialize)]
 pub struct Memory {
     /// Of what.
     pub what: String,
     /// Functions that were ready meanwhile.
     pub functions: usize,
-    /// Processes; the sizes are the median's.
+    /// How many processes.
     pub processes: usize,
     /// Resident set, in bytes.
     pub resident: u64,
@@ -33,50 +38,101 @@ pub struct Memory {
 
 /// The server's own process.
 pub const SERVER: &str = "server";
+/// A process of a language that waits for a function.
+pub const STEM: &str = "stem cell";
+/// A worker that was started for its function.
+pub const WORKER: &str = "idle worker";
+/// A worker that was forked from another of its function.
+pub const FORKED: &str = "idle forked worker";
 
 impl Bench {
-    /// The server's own process with no functions, then with many, without workers.
+    /// All of it.
     ///
     /// # Errors
     /// A function does not become ready.
     pub fn memory(&self) -> anyhow::Result<Vec<Memory>> {
-        let Some(&language) = self.languages.first() else { return Ok(Vec::new()) };
+        let mut rows = self.many()?;
+        for language in &self.languages {
+            rows.extend(self.workers(language)?);
+        }
+        Ok(rows)
+    }
+
+    /// The server's own process with no functions, then with many, without workers. The functions are
+    /// of the toy language, whose workers cost the least time to check them.
+    fn many(&self) -> anyhow::Result<Vec<Memory>> {
         let server = Server::start(&self.setup, Cores::Two, &["--idle-seconds", "1"])?;
         let pid = server.process.id();
         // What starts later than the server says it is ready.
-        std::thread::sleep(Duration::from_secs(2));
-        let mut rows = vec![measure(SERVER, 0, &[pid])?];
+        std::thread::sleep(SETTLE);
+        let mut rows = vec![median(SERVER, 0, &[pid])?];
         say(&format!("memory with {} functions", self.effort.functions));
-        server.image(language)?;
+        server.image(toys::LANGUAGE)?;
         let (api, next) = (server.api, AtomicUsize::new(0));
+        let names: Vec<String> = (0..self.effort.functions).map(|n| format!("many-{n}")).collect();
         let start = Instant::now();
         std::thread::scope(|scope| {
             let make = || {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= self.effort.functions {
-                        return anyhow::Ok(());
-                    }
-                    api.create_function(&format!("many-{number}"), language)?;
+                while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    api.create_function(name, toys::LANGUAGE, "hello.py")?;
                 }
+                anyhow::Ok(())
             };
             let all: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(make)).collect();
             all.into_iter()
                 .try_for_each(|one| one.join().map_err(|_| anyhow::anyhow!("a panic"))?)
         })?;
-        while server.count_ready()? < self.effort.functions {
-            let rest = PATIENCE.checked_sub(start.elapsed());
-            rest.context("not all functions became ready within 20 minutes")?;
-            std::thread::sleep(Duration::from_secs(1));
+        for name in &names {
+            // One after the other: a list of all would grow what is measured.
+            server.ready(name)?;
         }
-        eprintln!("{} functions became ready in {:.1?}", self.effort.functions, start.elapsed());
+        eprintln!("{} functions became ready in {:.1?}", names.len(), start.elapsed());
+        std::thread::sleep(SETTLE);
+        rows.push(median(SERVER, names.len(), &[pid])?);
         server.zero("dispatch_workers", "")?;
-        rows.push(measure(SERVER, self.effort.functions, &[pid])?);
         Ok(rows)
+    }
+
+    /// What waits and what works, of one language, in a server that has been called a little.
+    fn workers(&self, language: &str) -> anyhow::Result<Vec<Memory>> {
+        say(&format!("{language}, memory of workers"));
+        let server = Server::start(&self.setup, Cores::Two, &["--default-max-scale", WORKERS])?;
+        server.image(language)?;
+        let suffix = if language == "nodejs" { "js" } else { "py" };
+        server.deploy(language, language, &format!("slow.{suffix}"))?;
+        let targets = vec![server.endpoint(language); WORKERS.parse()?];
+        load::burst(&targets, Cores::Two)?;
+        std::thread::sleep(SETTLE);
+        let mut kinds: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+        for pid in machine::tree(server.process.id()) {
+            if let Some(kind) = kind(pid, language) {
+                kinds.entry(kind).or_default().push(pid);
+            }
+        }
+        let rows =
+            kinds.into_iter().map(|(kind, pids)| median(&format!("{language}, {kind}"), 1, &pids));
+        rows.collect()
     }
 }
 
-fn measure(what: &str, functions: usize, processes: &[u32]) -> anyhow::Result<Memory> {
+/// What a process below the server is, if it is an interpreter of this language.
+fn kind(pid: u32, language: &str) -> Option<&'static str> {
+    let is_interpreter = |pid: u32| {
+        let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        let name = program.file_name()?.to_str()?.to_owned();
+        name.starts_with(if language == "nodejs" { "node" } else { "python" }).then_some(())
+    };
+    is_interpreter(pid)?;
+    // A function's code is bound into the sandbox of its workers, and of them only.
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mounts")).ok()?;
+    if !mounts.lines().any(|line| line.split(' ').nth(1) == Some("/function")) {
+        return Some(STEM);
+    }
+    let forked = machine::parent(pid).and_then(is_interpreter).is_some();
+    Some(if forked { FORKED } else { WORKER })
+}
+
+fn median(what: &str, functions: usize, processes: &[u32]) -> anyhow::Result<Memory> {
     let sizes = processes.iter().map(|pid| machine::memory(*pid));
     let mut sizes: Vec<(u64, u64)> = sizes.collect::<Result<_, _>>()?;
     sizes.sort_by_key(|(_, proportional)| *proportional);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Bench, say};
 use crate::cores::Cores;
 use crate::load::{self, Bound};
-use crate::server::Server;
+use crate::server::{Server, source};
 use crate::stats::Rate;
 
 /// Runs that nobody waits for.
@@ -32,7 +32,7 @@ impl Bench {
         let Some(&language) = self.languages.first() else { return Ok(Vec::new()) };
         let server = Server::start(&self.setup, Cores::Two, &[])?;
         server.image(language)?;
-        server.deploy(language, language)?;
+        server.deploy(language, language, source(language))?;
         let target = server.queued_run(language);
         let mut rows = Vec::new();
         for clients in [1, 16] {

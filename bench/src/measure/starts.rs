@@ -10,7 +10,7 @@ use super::{Bench, DISPATCH, say};
 use crate::cores::{self, Cores};
 use crate::load::{self, Target};
 use crate::machine::Watch;
-use crate::server::Server;
+use crate::server::{Server, source};
 use crate::stats::Times;
 
 /// Seconds an idle worker is kept here.
@@ -106,12 +106,12 @@ impl Bench {
             say(&format!("{language}, {READY}"));
             server.image(language)?;
             // The first of a language finds its runtime.
-            server.deploy(language, language)?;
+            server.deploy(language, language, source(language))?;
             let (watch, mut times) = (Watch::start(server.process.id()), Vec::<Duration>::new());
             for number in 0..self.effort.starts {
                 let name = format!("ready-{language}-{number}");
                 let start = Instant::now();
-                server.api.create_function(&name, language)?;
+                server.api.create_function(&name, language, source(language))?;
                 server.ready(&name)?;
                 times.push(start.elapsed());
             }
@@ -130,7 +130,7 @@ impl Bench {
         server.image(language)?;
         let names: Vec<String> = (0..count).map(|number| format!("{language}-{number}")).collect();
         for name in &names {
-            server.deploy(name, language)?;
+            server.deploy(name, language, source(language))?;
         }
         let label = format!("function=\"{language}-0\"");
         server.endpoint(&names[0]).call()?;

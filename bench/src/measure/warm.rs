@@ -10,7 +10,7 @@ use crate::cores::Cores;
 use crate::load::{self, Bound, Target, hello};
 use crate::peers::free_port;
 use crate::process::Process;
-use crate::server::Server;
+use crate::server::{Server, source};
 use crate::stats::Rate;
 use crate::toys;
 
@@ -101,7 +101,7 @@ impl Bench {
         let (mut subjects, mut peers) = (Vec::new(), Vec::new());
         for language in self.languages.iter().copied().chain([toys::LANGUAGE]) {
             server.image(language)?;
-            server.deploy(language, language)?;
+            server.deploy(language, language, source(language))?;
             let mut add = |name: &str, target, process| {
                 let (language, server) = (language.to_owned(), name.to_owned());
                 subjects.push(Subject { language, server, target, process });
