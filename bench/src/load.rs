@@ -196,3 +196,63 @@ pub fn hello(port: u16, path: &str) -> Target {
 pub const PAYLOAD: &str = r#"{"name":"Jon","place":"here"}"#;
 /// What every answer holds.
 pub const ANSWER: &str = "Hello, Jon from here";
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A server that counts what it answers. Requests here are small enough to arrive at once.
+    fn server(answer: &'static str) -> (u16, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answered = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&answered);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, counter) = (stream.unwrap(), Arc::clone(&counter));
+                std::thread::spawn(move || {
+                    while stream.read(&mut [0; 1000]).is_ok_and(|read| read > 0) {
+                        counter.fetch_add(1, Ordering::SeqCst);
+                        let length = answer.len();
+                        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+                        stream.write_all((head + answer).as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        (port, answered)
+    }
+
+    fn bound(millis: u64, requests: usize) -> Bound {
+        Bound { time: Duration::from_millis(millis), warm: Duration::ZERO, requests }
+    }
+
+    #[test]
+    fn clients_send_until_a_bound_is_reached_and_wait_for_every_answer() {
+        for clients in [1, 5] {
+            let (port, answered) = server(ANSWER);
+            let target = hello(port, "/");
+            let mut group = Group::open(&target, clients).unwrap();
+            assert_eq!(group.run(&target, bound(60_000, 23)).unwrap().len(), 23);
+            assert_eq!(answered.load(Ordering::SeqCst), 23);
+            let times = group.run(&target, bound(50, usize::MAX)).unwrap();
+            assert!(times.len() >= clients, "{}", times.len());
+            assert_eq!(answered.load(Ordering::SeqCst), 23 + times.len());
+        }
+    }
+
+    #[test]
+    fn a_wrong_answer_ends_the_measurement() {
+        let (port, answered) = server("Hello, nobody");
+        let target = hello(port, "/");
+        let error = Group::open(&target, 1).unwrap().run(&target, bound(60_000, 9)).unwrap_err();
+        assert!(error.to_string().contains("answered 200: Hello, nobody"), "{error}");
+        assert_eq!(answered.load(Ordering::SeqCst), 1);
+        assert!(target.call().is_err());
+    }
+}

@@ -232,11 +232,14 @@ mod tests {
     #[test]
     fn a_watch_tells_our_time_from_that_of_others() {
         let watch = Watch::start(std::process::id());
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(100) {}
-        let seen = watch.stop();
+        // Looking takes time too, all of it ours: this ends with the first tick.
+        let seen = loop {
+            let seen = watch.stop();
+            if seen.server_seconds > 0.0 {
+                break seen;
+            }
+        };
         assert!((0.0..=100.0).contains(&seen.foreign_percent), "{seen:?}");
-        assert!(seen.server_seconds > 0.0, "{seen:?}");
         assert_eq!(tree(std::process::id()).first(), Some(&std::process::id()));
         let (resident, proportional) = memory(std::process::id()).unwrap();
         assert!(resident >= proportional && proportional > 0, "{resident} {proportional}");

@@ -119,15 +119,18 @@ fn perf(
     let mut command = Command::new("perf");
     command.args(["stat", "--field-separator", ";", "--event", &names.join(","), "--pid"]);
     let text = during(command.arg(list(pids)), load)?;
-    let find = |event: &str| {
-        let line = text.lines().find(|line| line.contains(event));
-        line?.split(';').next()?.parse::<f64>().ok()
-    };
     let count = |(event, name): &(String, &str)| {
-        let count = find(event).with_context(|| format!("perf cannot count {event}: {text}"))?;
+        let count = of_perf(&text, event);
+        let count = count.with_context(|| format!("perf cannot count {event}: {text}"))?;
         Ok(((*name).to_owned(), count / REQUESTS as f64))
     };
     events.iter().map(count).collect()
+}
+
+/// The count of an event in what `perf stat` says, its fields separated by semicolons.
+fn of_perf(text: &str, event: &str) -> Option<f64> {
+    let rows = text.lines().map(|line| line.split(';').collect::<Vec<_>>());
+    rows.into_iter().find(|words| words.get(2) == Some(&event))?.first()?.parse().ok()
 }
 
 /// Counts system calls by name while `load` runs.
@@ -141,15 +144,20 @@ fn strace(
         command.arg("-p").arg(pid.to_string());
     }
     let text = during(&mut command, load)?;
-    // % time, seconds, usecs/call, calls, errors where there are some, name.
+    let counts = of_strace(&text);
+    ensure!(!counts.is_empty(), "strace counted nothing: {text}");
+    Ok(counts.into_iter().map(|(name, count)| (name, count / REQUESTS as f64)).collect())
+}
+
+/// The system calls in what `strace -c` says: % time, seconds, usecs/call, calls, errors where there
+/// are some, name.
+fn of_strace(text: &str) -> Vec<(String, f64)> {
     let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let counts = rows.filter_map(|words| {
         let (count, name) = (words.get(3)?.parse::<f64>().ok()?, words.last()?);
         (words.len() >= 5 && *name != "total").then(|| ((*name).to_owned(), count))
     });
-    let counts: Vec<_> = counts.map(|(name, count)| (name, count / REQUESTS as f64)).collect();
-    ensure!(!counts.is_empty(), "strace counted nothing: {text}");
-    Ok(counts)
+    counts.collect()
 }
 
 fn list(pids: &[u32]) -> String {
@@ -205,5 +213,28 @@ impl Drop for Probes {
         if let Err(error) = peers::run(&mut remove) {
             eprintln!("probes of the kernel may be left, see perf probe --list: {error:#}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_found_in_what_tools_say() {
+        let text = "29;;raw_syscalls:sys_enter;699841;100.00;;\n<not counted>;;page-faults;0;;;\n";
+        assert_eq!(of_perf(text, "raw_syscalls:sys_enter"), Some(29.0));
+        assert_eq!(of_perf(text, "page-faults"), None);
+        assert_eq!(of_perf(text, "sys_enter"), None);
+
+        let text = "strace: Process 7 attached with 2 threads\n\
+            % time     seconds  usecs/call     calls    errors syscall\n\
+            ------ ----------- ----------- --------- --------- ----------------\n \
+            60.00    0.000600          10        60           futex\n \
+            40.00    0.000400          20        20         5 recvfrom\n\
+            ------ ----------- ----------- --------- --------- ----------------\n\
+            100.00    0.001000                    80         5 total\n";
+        let wanted = [("futex".to_owned(), 60.0), ("recvfrom".to_owned(), 20.0)];
+        assert_eq!(of_strace(text), wanted);
     }
 }
