@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand, ValueEnum as _};
 
 use machine::Machine;
 use measure::{Bench, Effort, Part};
-use peers::{Interpreter, Ready};
+use peers::{Interpreter, Peer};
 use report::Report;
 use server::{Server, Setup};
 
@@ -128,13 +128,14 @@ fn measure(args: Args) -> anyhow::Result<()> {
     effort.rounds = args.rounds.unwrap_or(effort.rounds).max(1);
     let languages = interpreters.iter().map(|interpreter| interpreter.language).collect();
     let parts = if args.only.is_empty() { Part::value_variants() } else { &args.only };
-    Bench { setup, effort, languages, peers }.run(parts, &mut report)?;
+    let failed = Bench { setup, effort, languages, peers }.run(parts, &mut report);
     print!("{}", report.markdown());
     if let Some(path) = args.json {
         let text = serde_json::to_string_pretty(&report)?;
         std::fs::write(&path, text + "\n")
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
+    ensure!(failed == 0, "{failed} parts could not be measured: see what is missing, above");
     Ok(())
 }
 
@@ -150,11 +151,11 @@ fn cache() -> anyhow::Result<PathBuf> {
 fn versions(
     setup: &Setup,
     interpreters: &[Interpreter],
-    peers: &[Ready],
+    peers: &[Peer],
 ) -> anyhow::Result<Vec<String>> {
     let server = Server::start(setup, cores::Cores::Two, &[])?;
     let ours = format!("dispatch {}", server.version()?);
     let interpreters = interpreters.iter().map(|it| format!("{} {}", it.language, it.version));
-    let packages = peers.iter().flat_map(|ready| ready.peer.packages.iter().cloned());
+    let packages = peers.iter().flat_map(|peer| peer.packages.iter().cloned());
     Ok([ours].into_iter().chain(interpreters).chain(packages).collect())
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::bars;
-use crate::peers::Ready;
+use crate::peers::{Missing, Peer};
 use crate::report::Report;
 use crate::server::Setup;
 
@@ -66,28 +66,43 @@ pub struct Bench {
     /// The languages whose interpreters are installed.
     pub languages: Vec<&'static str>,
     /// The peers that are installed.
-    pub peers: Vec<Ready>,
+    pub peers: Vec<Peer>,
 }
 
 impl Bench {
-    /// Makes the measurements of these parts.
-    ///
-    /// # Errors
-    /// One of them cannot be made.
-    pub fn run(&self, parts: &[Part], report: &mut Report) -> anyhow::Result<()> {
+    /// Makes the measurements of these parts, and returns how many could not be made. What they lack
+    /// is in the report.
+    pub fn run(&self, parts: &[Part], report: &mut Report) -> usize {
+        let mut failed = 0;
         for part in parts {
-            match part {
-                Part::Warm => report.warm = self.warm()?,
-                Part::Cold => report.starts.extend(self.cold()?),
-                Part::Burst => report.starts.extend(self.burst()?),
-                Part::Deploy => report.starts.extend(self.ready()?),
-                Part::Memory => report.memory = self.memory()?,
-                Part::Calls => report.calls = self.calls(&mut report.missing)?,
-                Part::Queue => report.queue = self.queue()?,
+            if let Err(error) = self.part(*part, report) {
+                eprintln!("{part:?} could not be measured: {error:#}");
+                missing(&mut report.missing, &format!("{part:?}"), &error);
+                failed += 1;
             }
         }
         report.bars = bars::all(report, parts);
+        failed
+    }
+
+    fn part(&self, part: Part, report: &mut Report) -> anyhow::Result<()> {
+        match part {
+            Part::Warm => report.warm = self.warm()?,
+            Part::Cold => report.starts.extend(self.cold()?),
+            Part::Burst => report.starts.extend(self.burst()?),
+            Part::Deploy => report.starts.extend(self.ready()?),
+            Part::Memory => report.memory = self.memory()?,
+            Part::Calls => report.calls = self.calls(&mut report.missing)?,
+            Part::Queue => report.queue = self.queue()?,
+        }
         Ok(())
+    }
+}
+
+/// Notes once what could not be measured.
+fn missing(list: &mut Vec<Missing>, what: &str, error: &anyhow::Error) {
+    if !list.iter().any(|missing| missing.what == what) {
+        list.push(Missing { what: what.to_owned(), reason: format!("{error:#}") });
     }
 }
 

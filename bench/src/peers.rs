@@ -44,12 +44,6 @@ enum Installer {
     Npm,
 }
 
-/// A peer that can be started.
-pub struct Ready {
-    /// Its description, with nothing left to fill in but the port.
-    pub peer: Peer,
-}
-
 /// What could not be measured, and why.
 #[derive(Clone, Debug, Serialize)]
 pub struct Missing {
@@ -100,7 +94,7 @@ pub fn directory() -> PathBuf {
 pub fn all(
     cache: &Path,
     interpreters: &[Interpreter],
-) -> anyhow::Result<(Vec<Ready>, Vec<Missing>)> {
+) -> anyhow::Result<(Vec<Peer>, Vec<Missing>)> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct List {
@@ -118,7 +112,8 @@ pub fn all(
     Ok((ready, missing))
 }
 
-fn prepare(mut peer: Peer, cache: &Path, interpreters: &[Interpreter]) -> anyhow::Result<Ready> {
+/// Fills in everything but the port.
+fn prepare(mut peer: Peer, cache: &Path, interpreters: &[Interpreter]) -> anyhow::Result<Peer> {
     let find = |language| interpreters.iter().find(|known| known.language == language);
     let interpreter =
         find(&peer.language).with_context(|| format!("{} is not installed", peer.language))?;
@@ -134,7 +129,7 @@ fn prepare(mut peer: Peer, cache: &Path, interpreters: &[Interpreter]) -> anyhow
             .replace("{env}", &env.display().to_string())
             .replace("{peers}", &directory().display().to_string());
     }
-    Ok(Ready { peer })
+    Ok(peer)
 }
 
 /// Installs packages into a directory named after them; one that is there is complete.
@@ -194,7 +189,7 @@ pub fn free_port() -> anyhow::Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-impl Ready {
+impl Peer {
     /// Starts it for warm calls: the process, once it answers, and its port.
     ///
     /// # Errors
@@ -202,9 +197,9 @@ impl Ready {
     pub fn start(&self, cores: Cores) -> anyhow::Result<(Process, u16)> {
         let port = free_port()?;
         let mut command = self.command(port);
-        command.envs(&self.peer.warm_environment);
+        command.envs(&self.warm_environment);
         let mut process = Process::start(command, cores)?;
-        process.wait_until_answered(&hello(port, "/")).with_context(|| self.peer.name.clone())?;
+        process.wait_until_answered(&hello(port, "/")).with_context(|| self.name.clone())?;
         Ok((process, port))
     }
 
@@ -222,7 +217,7 @@ impl Ready {
     }
 
     fn command(&self, port: u16) -> Command {
-        let words = self.peer.command.iter().map(|word| word.replace("{port}", &port.to_string()));
+        let words = self.command.iter().map(|word| word.replace("{port}", &port.to_string()));
         let words: Vec<String> = words.collect();
         let mut command = Command::new(&words[0]);
         // Nothing is left beside the sources.

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
 
-use super::{Bench, say};
+use super::{Bench, missing, say};
 use crate::cores::Cores;
 use crate::load::{self, Bound, Target};
 use crate::machine;
@@ -46,16 +46,16 @@ pub struct Calls {
 }
 
 impl Bench {
-    /// Counts for warm calls; what cannot be counted is added to `missing`.
+    /// Counts for warm calls; what cannot be counted is added to `lacking`.
     ///
     /// # Errors
     /// The server does not start or answers something wrong.
-    pub fn calls(&self, missing: &mut Vec<Missing>) -> anyhow::Result<Vec<Calls>> {
+    pub fn calls(&self, lacking: &mut Vec<Missing>) -> anyhow::Result<Vec<Calls>> {
         let mut events = EVENTS.map(|(event, name)| (event.to_owned(), name)).to_vec();
         let probes = Probes::new(&self.setup.program);
         match &probes {
             Ok(probes) => events.extend(probes.events()),
-            Err(error) => missing.push(lacking("allocations of a request", error)),
+            Err(error) => missing(lacking, "allocations of a request", error),
         }
         let mut rows = Vec::new();
         for cores in Cores::ALL {
@@ -75,7 +75,7 @@ impl Bench {
                         match perf(&events, pids, load) {
                             Ok(counted) => counts.extend(counted),
                             Err(error) => {
-                                missing.push(lacking("system calls of a request", &error));
+                                missing(lacking, "system calls of a request", &error);
                             }
                         }
                         // Slow, and the same on two cores.
@@ -83,7 +83,7 @@ impl Bench {
                             match strace(pids, load) {
                                 Ok(counted) => counts.extend(counted),
                                 Err(error) => {
-                                    missing.push(lacking("names of system calls", &error));
+                                    missing(lacking, "names of system calls", &error);
                                 }
                             }
                         }
@@ -94,13 +94,8 @@ impl Bench {
                 }
             }
         }
-        missing.dedup_by(|a, b| a.what == b.what);
         Ok(rows)
     }
-}
-
-fn lacking(what: &str, error: &anyhow::Error) -> Missing {
-    Missing { what: what.to_owned(), reason: format!("{error:#}") }
 }
 
 fn send(target: &Target, clients: usize, cores: Cores) -> anyhow::Result<()> {

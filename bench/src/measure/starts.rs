@@ -50,8 +50,8 @@ impl Bench {
             for language in &self.languages {
                 say(&format!("{language}, first answers, {}", cores.label()));
                 let targets = self.at_zero(&server, language, self.effort.starts)?;
-                let peers = self.peers.iter().filter(|ready| ready.peer.language == *language);
-                let peers: Vec<_> = peers.filter(|ready| ready.peer.cold).collect();
+                let peers = self.peers.iter().filter(|peer| peer.language == *language);
+                let peers: Vec<_> = peers.filter(|peer| peer.cold).collect();
                 let mut times = vec![Vec::new(); peers.len() + 1];
                 let watch = Watch::start(server.process.id());
                 for target in &targets {
@@ -65,7 +65,7 @@ impl Bench {
                     }
                 }
                 let seen = watch.stop();
-                let names = [DISPATCH].into_iter().chain(peers.iter().map(|it| &*it.peer.name));
+                let names = [DISPATCH].into_iter().chain(peers.iter().map(|it| &*it.name));
                 rows.extend(names.zip(times).map(|(name, times)| Start {
                     what: FIRST,
                     language,

@@ -107,9 +107,9 @@ impl Bench {
                 subjects.push(Subject { language, server, target, process });
             };
             add(DISPATCH, server.endpoint(language), process);
-            for ready in self.peers.iter().filter(|ready| ready.peer.language == language) {
-                let (process, port) = ready.start(cores)?;
-                add(&ready.peer.name, hello(port, "/"), process.id());
+            for peer in self.peers.iter().filter(|peer| peer.language == language) {
+                let (process, port) = peer.start(cores)?;
+                add(&peer.name, hello(port, "/"), process.id());
                 peers.push(process);
             }
             if language == toys::LANGUAGE {
