@@ -42,7 +42,8 @@ class Channel:
         os.close(fd)
         self.socket = socket(fileno=moved)
         self.socket.setblocking(True)
-        self.buffer = bytearray(64 * 1024)
+        # Most calls fit; it grows with the first one that does not.
+        self.buffer = bytearray(16 * 1024)
         self.view = memoryview(self.buffer)
         self.start = self.end = 0
 
