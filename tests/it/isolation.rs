@@ -70,7 +70,7 @@ fn where_rules_alone_keep_functions_in_one_organization_is_served_with_a_warning
     let s = Server::as_user_with(1500, &["--isolation-at-most", "C"]);
     let shown = health(&s);
     if shown["isolation"] != "C" {
-        println!("skipped: {shown}");
+        eprintln!("skipped: {shown}");
         return;
     }
     assert!(shown["warning"].as_str().unwrap().contains("not from each other"), "{shown}");

@@ -123,7 +123,8 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
     };
     Ok(Plan {
         sandbox,
-        forks: settings.preload && pack.worker.forks,
+        // Without a view of its own a sandbox is one process's: rules name it, and its own /tmp.
+        forks: settings.preload && pack.worker.forks && shared.launcher.has_views(),
         attachment,
         environment,
         function: revision.function.clone(),

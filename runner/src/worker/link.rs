@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -132,6 +133,14 @@ impl Link {
         match self.process {
             Process::Own(child) => Some(child),
             Process::Forked(_) => None,
+        }
+    }
+
+    /// Where a path inside its sandbox is for the process.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        match &self.process {
+            Process::Own(child) => child.inside(path),
+            Process::Forked(_) => path.to_owned(),
         }
     }
 

@@ -124,7 +124,7 @@ async fn greet(link: &mut Link, wrote: &mut Wrote) -> Result<(), Failure> {
 /// Lets a worker that has said hello load the handler.
 async fn load(link: &mut Link, plan: &Plan, wrote: &mut Wrote) -> Result<Loaded, Failure> {
     let init = ToWorker::Init {
-        source: link.child().inside(Path::new(&plan.source)).display().to_string(),
+        source: link.inside(Path::new(&plan.source)).display().to_string(),
         handler: plan.handler.clone(),
         concurrency: plan.concurrency,
         result_limit: plan.result_limit,
