@@ -14,7 +14,8 @@ use serde_json::json;
 
 use crate::validate::{self, Invalid};
 use crate::{
-    Function, Health, Image, ORGANIZATION_HEADER, PROJECT_HEADER, Problem, Revision, Run, Version,
+    Egress, Function, Health, Image, ORGANIZATION_HEADER, PROJECT_HEADER, Problem, Revision, Run,
+    Version,
 };
 
 mod answer;
@@ -297,6 +298,16 @@ impl Client {
     pub async fn revisions(&self, function: &str) -> Result<Vec<Revision>> {
         validate::path_name("functionName", "path", function)?;
         let url = self.url(&[Function::PATH, function, "revisions"], &[]);
+        answer(self.send(self.request(Method::GET, url)).await?).await
+    }
+
+    /// Reads what a function may reach on the network, and what it reached.
+    ///
+    /// # Errors
+    /// Like all requests.
+    pub async fn egress(&self, function: &str) -> Result<Egress> {
+        validate::path_name("functionName", "path", function)?;
+        let url = self.url(&[Function::PATH, function, "egress"], &[]);
         answer(self.send(self.request(Method::GET, url)).await?).await
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::egress::{Allow, Link, Target};
 use crate::validate::{self, Invalid};
 use crate::wire::{Wire, null_is_default, null_when_empty};
 use crate::{Status, Tag};
@@ -80,9 +81,16 @@ pub struct Function {
     /// Environment variables of the workers.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
     pub environment: BTreeMap<String, String>,
-    /// What a worker may reach on the network: `none` (default) or `full`.
+    /// What a worker may reach on the network, one of [`EGRESS`]; empty means the server's default.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub egress: String,
+    /// With `egress` `proxy`, the only destinations: `HOST[:PORT]`, where a host may be a name,
+    /// `*.name`, an address or a range of addresses; none listed means all public ones.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub egress_allow: Vec<String>,
+    /// Ports of the worker's own `127.0.0.1` that lead to places outside.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub links: Vec<Link>,
     /// What happens to a run that was not waited for and failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
@@ -153,8 +161,13 @@ pub const MAX_TIMEOUT: i64 = 86_400_000;
 pub const MAX_MEMORY: i64 = 1 << 20;
 /// The most calls in one worker, and the most workers of one function.
 pub const MAX_SCALE: i64 = 1000;
-/// What `egress` may be.
-pub const EGRESS: &[&str] = &["none", "full"];
+/// What `egress` may be: nothing, what a proxy lets through, the same while all that was reached is
+/// noted, or the machine's network.
+pub const EGRESS: &[&str] = &["none", "proxy", "learn", "full"];
+/// The most entries of `egressAllow`.
+pub const MAX_ALLOW: usize = 256;
+/// The most links.
+pub const MAX_LINKS: usize = 16;
 
 impl Wire for Function {
     const DIALECT: &'static [(&'static str, &'static str)] = &[];
@@ -179,6 +192,8 @@ impl Wire for Function {
         "preload",
         "environment",
         "egress",
+        "egressAllow",
+        "links",
         "retries",
         "revision",
     ];
@@ -214,6 +229,7 @@ impl Wire for Function {
         if !self.egress.is_empty() && !EGRESS.contains(&self.egress.as_str()) {
             return Err(Invalid::not_in("egress", "body", EGRESS));
         }
+        self.validate_egress()?;
         let variable = |key: &String| {
             !key.is_empty()
                 && !key.as_bytes()[0].is_ascii_digit()
@@ -231,6 +247,45 @@ impl Wire for Function {
                 validate::TOO_LONG,
                 "environment in body should be at most 32768 bytes long, without NUL",
             ));
+        }
+        Ok(())
+    }
+}
+
+/// The port inside a sandbox where the proxy listens.
+pub const PROXY_PORT: u16 = 3128;
+
+impl Function {
+    fn validate_egress(&self) -> Result<(), Invalid> {
+        let pattern = |field: &str, what: String| {
+            Invalid::new(validate::PATTERN, format!("{field} in body: {what}"))
+        };
+        for (field, length, maximum) in [
+            ("egressAllow", self.egress_allow.len(), MAX_ALLOW),
+            ("links", self.links.len(), MAX_LINKS),
+        ] {
+            if length > maximum {
+                let text = format!("{field} in body should have at most {maximum} items");
+                return Err(Invalid::new(validate::TOO_LONG, text));
+            }
+            if length > 0 && matches!(self.egress.as_str(), "none" | "full") {
+                let mode = &self.egress;
+                let text = format!("has no effect with egress {mode}; use proxy, or leave it out");
+                return Err(pattern(field, text));
+            }
+        }
+        for entry in &self.egress_allow {
+            entry.parse::<Allow>().map_err(|what| pattern("egressAllow", what))?;
+        }
+        for (index, link) in self.links.iter().enumerate() {
+            link.to.parse::<Target>().map_err(|what| pattern("links.to", what))?;
+            if link.listen == 0 || link.listen == PROXY_PORT {
+                let text = format!("1 to 65535, but not {PROXY_PORT}, where the proxy is");
+                return Err(pattern("links.listen", text));
+            }
+            if self.links[..index].iter().any(|other| other.listen == link.listen) {
+                return Err(pattern("links.listen", format!("{} is there twice", link.listen)));
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! accepted: [`wire::decode`] folds them into one before the types here see the body.
 
 pub mod base_image;
+pub mod egress;
 pub mod endpoint;
 pub mod function;
 pub mod image;
@@ -21,6 +22,7 @@ pub mod wire;
 pub mod client;
 
 pub use base_image::BaseImage;
+pub use egress::{Destination, Egress, EgressPolicy, Link};
 pub use endpoint::Endpoint;
 pub use function::{Function, Retries, Revision, Schema};
 pub use image::{Image, RuntimeDependencies, SystemDependencies, SystemPackage};

@@ -1,7 +1,10 @@
 //! The nouns: their words, tables and models.
 
 use dispatch_api::client::{Api, Resource};
-use dispatch_api::{BaseImage, Endpoint, Function, Image, Revision, Run, Secret, Status, run};
+use dispatch_api::{
+    BaseImage, Destination, Egress, EgressPolicy, Endpoint, Function, Image, Revision, Run, Secret,
+    Status, run,
+};
 use jiff::Timestamp;
 
 use crate::config::Settings;
@@ -102,7 +105,8 @@ impl Show for Function {
         "handler": "", "modifiedtime": 0, "name": "", "reason": [""],
         "schema": {"in": null, "out": null}, "secrets": [""], "services": [""], "status": "",
         "timeout": 0, "tags": [{"key": "", "value": ""}], "memory": 0, "concurrency": 0,
-        "minscale": 0, "maxscale": 0, "environment": {"*": ""}, "egress": "", "retries": null}"#;
+        "minscale": 0, "maxscale": 0, "environment": {"*": ""}, "egress": "",
+        "egressallow": [""], "links": [{"listen": 0, "to": ""}], "retries": null}"#;
     const COLUMNS: &'static [&'static str] = &["Name", "FunctionImage", "Status", "Created Date"];
 
     fn label(&self) -> String {
@@ -225,6 +229,52 @@ impl Show for Run {
             time(started(self)),
             time(finished(self)),
         ]
+    }
+}
+
+impl Show for EgressPolicy {
+    const MODEL: &'static str =
+        r#"{"egress": "", "egressallow": [""], "links": [{"listen": 0, "to": ""}]}"#;
+    const COLUMNS: &'static [&'static str] = &["Egress", "Allow", "Links"];
+
+    fn label(&self) -> String {
+        self.egress.clone()
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        let links = self.links.iter().map(|link| format!("{}={}", link.listen, link.to));
+        let links: Vec<_> = links.collect();
+        vec![self.egress.clone(), self.egress_allow.join(" "), links.join(" ")]
+    }
+}
+
+impl Show for Destination {
+    const MODEL: &'static str =
+        r#"{"host": "", "port": 0, "count": 0, "firstseen": 0, "lastseen": 0}"#;
+    const COLUMNS: &'static [&'static str] =
+        &["Destination", "Count", "First Seen", "Last Seen", "Reason"];
+
+    fn label(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        let (first, last) = (date(self.first_seen), date(self.last_seen));
+        vec![self.label(), self.count.to_string(), first, last, self.reason.clone()]
+    }
+}
+
+impl Show for Egress {
+    const MODEL: &'static str = r#"{"policy": {"egress": "", "egressallow": [""],
+        "links": [{"listen": 0, "to": ""}]}, "reached": [null], "refused": [null], "unlisted": 0}"#;
+    const COLUMNS: &'static [&'static str] = EgressPolicy::COLUMNS;
+
+    fn label(&self) -> String {
+        self.policy.label()
+    }
+
+    fn cells(&self, settings: &Settings) -> Vec<String> {
+        self.policy.cells(settings)
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod call;
+pub mod egress;
 pub mod frame;
 pub mod home;
 pub mod language;
@@ -13,6 +14,7 @@ pub mod pool;
 pub mod process;
 pub mod worker;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,16 +22,7 @@ pub use dispatch_sandbox::{Report as Isolation, Tier};
 use futures_util::future::BoxFuture;
 
 pub use call::{Call, Cause, Failure, Logs, Outcome, Timings};
-
-/// What a function's worker may reach on the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Egress {
-    /// Nothing but its own loopback interface.
-    #[default]
-    None,
-    /// Whatever the host reaches.
-    Full,
-}
+pub use egress::Egress;
 
 /// One immutable revision of a function: all a backend needs to run it.
 #[derive(Clone, Debug)]
@@ -178,6 +171,10 @@ pub trait Runner: Send + Sync + 'static {
 
     /// The workers of every revision.
     fn pools(&self) -> Vec<PoolState>;
+
+    /// What functions reached, and were refused, on the network since the last time somebody asked:
+    /// by organization and function.
+    fn egress(&self) -> HashMap<(String, String), egress::News>;
 
     /// The isolation in force, for `/healthz` and the start of the log.
     fn isolation(&self) -> &Isolation;

@@ -9,6 +9,7 @@ mod tenant;
 pub(crate) mod uid;
 pub(crate) mod zygotes;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,6 +25,8 @@ pub(crate) use self::shared::Shared;
 use self::tenant::Tenant;
 use crate::archive::Limits;
 use crate::call::{Call, Cause, Failure, Outcome};
+use crate::egress::resolve::System;
+use crate::egress::{News, Operator, Resolve};
 use crate::home::Homes;
 use crate::language::{Languages, Pack};
 use crate::layer::{LayerLimits, LayerStore};
@@ -61,6 +64,10 @@ pub struct Options {
     pub layer_limits: LayerLimits,
     /// What a source archive may hold.
     pub source_limits: Limits,
+    /// What the operator says about the network of functions.
+    pub operator: Operator,
+    /// Finds the addresses of what functions name.
+    pub resolver: Arc<dyn Resolve>,
 }
 
 impl Options {
@@ -78,6 +85,8 @@ impl Options {
             homes: Homes::default(),
             layer_limits: LayerLimits::default(),
             source_limits: Limits::default(),
+            operator: Operator::default(),
+            resolver: Arc::new(System),
         }
     }
 }
@@ -285,6 +294,10 @@ impl Runner for ProcessRunner {
 
     fn pools(&self) -> Vec<PoolState> {
         self.shared.pools().iter().map(|pool| pool.snapshot()).collect()
+    }
+
+    fn egress(&self) -> HashMap<(String, String), News> {
+        self.shared.gate.ledger.take()
     }
 
     fn isolation(&self) -> &Isolation {

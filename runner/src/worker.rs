@@ -22,6 +22,7 @@ use self::link::Link;
 use self::process::{Ends, Process};
 use self::session::Session;
 use crate::call::{Call, Failure, Outcome};
+use crate::egress::Door;
 use crate::pool::{Lease, Member};
 
 /// Workers of one sandbox that its limits are made for.
@@ -38,6 +39,8 @@ pub struct Plan {
     pub attachment: Option<Attachment>,
     /// What the function adds to the environment.
     pub environment: BTreeMap<String, String>,
+    /// The way out of the sandbox, if there is one.
+    pub door: Option<Door>,
     /// The function's name, for the log.
     pub function: String,
     /// The directory of the source, as the worker sees it.

@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::runs::Recorder;
 use crate::store::Store;
 use crate::vault::Vault;
-use crate::{live, runs, tasks};
+use crate::{egress, live, runs, tasks};
 
 /// The server without its listeners.
 pub struct App {
@@ -81,6 +81,7 @@ impl App {
         let spawn = &app.background;
         spawn.spawn(live::follow(Arc::clone(&app), seq));
         spawn.spawn(runs::record(Arc::clone(&app), records));
+        spawn.spawn(egress::keep(Arc::clone(&app)));
         for task in tasks::start(&app).await? {
             spawn.spawn(task);
         }
@@ -95,6 +96,7 @@ impl App {
         self.runner.drain(self.config.drain()).await;
         self.recorder.close();
         self.background.wait().await;
+        egress::write(self).await;
         self.store.close().await;
     }
 

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use dispatch_api::egress::Net;
 use dispatch_runner::Tier;
 use dispatch_runner::process::Wish;
 use serde::Deserialize;
@@ -43,6 +45,59 @@ pub struct Setting {
     pub origin: &'static str,
 }
 
+/// What a function may reach: see `egress` of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EgressMode {
+    /// Nothing.
+    None,
+    /// What a proxy lets through.
+    Proxy,
+    /// The same, noting all that is reached.
+    Learn,
+    /// What the machine reaches.
+    Full,
+}
+
+impl std::fmt::Display for EgressMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            EgressMode::None => "none",
+            EgressMode::Proxy => "proxy",
+            EgressMode::Learn => "learn",
+            EgressMode::Full => "full",
+        })
+    }
+}
+
+/// Ranges of addresses, with commas between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Nets(pub Vec<Net>);
+
+impl FromStr for Nets {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Nets, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(str::parse).collect::<Result<_, _>>().map(Nets)
+    }
+}
+
+impl TryFrom<String> for Nets {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Nets, String> {
+        text.parse()
+    }
+}
+
+impl std::fmt::Display for Nets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.iter().map(Net::to_string).collect::<Vec<_>>().join(","))
+    }
+}
+
 trait Show {
     fn show(&self) -> String;
 }
@@ -50,7 +105,7 @@ trait Show {
 macro_rules! show_as_text {
     ($($kind:ty),*) => { $(impl Show for $kind { fn show(&self) -> String { self.to_string() } })* };
 }
-show_as_text!(String, u16, u32, u64, i64, usize, bool, IpAddr, LogFormat, Tier);
+show_as_text!(String, u16, u32, u64, i64, usize, bool, IpAddr, LogFormat, Tier, EgressMode, Nets);
 
 impl Show for PathBuf {
     fn show(&self) -> String {
@@ -161,6 +216,14 @@ settings! {
     build_timeout: u64 = 600, "DISPATCH_BUILD_TIMEOUT";
     /// MiB the dependencies of an image may take
     max_layer: u64 = 1024, "DISPATCH_MAX_LAYER";
+    /// What functions that do not say may reach: none, proxy, learn or full
+    default_egress: EgressMode = EgressMode::Proxy, "DISPATCH_DEFAULT_EGRESS";
+    /// Refuse functions with egress full
+    forbid_full_egress: bool = false, "DISPATCH_FORBID_FULL_EGRESS";
+    /// Private or other special ranges that functions may list, with commas: 10.1.0.0/16
+    egress_allow_private: Nets = Nets::default(), "DISPATCH_EGRESS_ALLOW_PRIVATE";
+    /// Ranges that no function reaches, with commas
+    egress_deny: Nets = Nets::default(), "DISPATCH_EGRESS_DENY";
     /// Bytes of a request body at the gateway
     max_body: usize = 6 << 20, "DISPATCH_MAX_BODY";
     /// MiB of a source archive; unpacked it may be ten times as large
@@ -228,6 +291,16 @@ impl Config {
             "--port and --gateway-port are both {}: choose two different ports",
             self.port
         );
+        anyhow::ensure!(
+            self.default_egress != EgressMode::Full || !self.forbid_full_egress,
+            "--default-egress is full, which --forbid-full-egress forbids: choose another one"
+        );
+        if let Some(wide) = self.egress_allow_private.0.iter().find(|net| net.prefix() < 7) {
+            anyhow::bail!(
+                "--egress-allow-private {wide} is wider than any private range: list the ranges \
+                 that functions need"
+            );
+        }
         for (name, value) in [
             ("max-workers", self.max_workers),
             ("default-max-scale", self.default_max_scale),
@@ -288,6 +361,32 @@ mod tests {
         assert_eq!(origin("port"), "flag");
         assert_eq!(origin("gateway_port"), "file");
         assert_eq!(origin("max_queued_runs"), "default");
+    }
+
+    #[test]
+    fn ranges_are_read_from_flags_and_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dispatch.toml");
+        let load = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let args = ServerArgs { config: Some(path.clone()), ..ServerArgs::default() };
+            Config::load(args, None)
+        };
+        let (config, settings) =
+            load("egress-allow-private = \"10.1.0.0/16, 127.0.0.1\"\ndefault-egress = \"none\"\n")
+                .unwrap();
+        assert_eq!(config.default_egress, EgressMode::None);
+        let shown = settings.iter().find(|s| s.name == "egress_allow_private").unwrap();
+        assert_eq!(shown.value, "10.1.0.0/16,127.0.0.1");
+        for bad in [
+            "egress-allow-private = \"0.0.0.0/0\"",
+            "egress-allow-private = \"::/0\"",
+            "egress-deny = \"10.0.0.1/8\"",
+            "default-egress = \"all\"",
+            "default-egress = \"full\"\nforbid-full-egress = true",
+        ] {
+            assert!(load(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

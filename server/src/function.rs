@@ -11,7 +11,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dispatch_api::{Function, Kind, Problem, Revision, Status};
-use dispatch_runner::{Egress, Settings};
+use dispatch_runner::Settings;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
@@ -21,7 +21,7 @@ use crate::iam::Caller;
 use crate::problem::Error;
 use crate::resource::{self, Body, ListQuery, created, resource, seconds};
 use crate::store::{Entity, NewJob, RevisionRow};
-use crate::{schema, tasks, watch};
+use crate::{egress, schema, tasks, watch};
 
 /// What is stored of a revision: the function as it was sent, and what building it found out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ impl Stored {
                 idle: Duration::from_secs(config.idle_seconds),
                 environment: function.environment.clone().into_iter().collect(),
                 preload: function.preload,
-                egress: if function.egress == "full" { Egress::Full } else { Egress::None },
+                egress: egress::of(config, function),
             },
         }
     }
@@ -98,6 +98,7 @@ fn job(org: &str, name: &str, faas_id: &str) -> NewJob {
 async fn accept(app: &App, function: &mut Function) -> Result<Option<String>, Error> {
     schema::check("schema.in", function.schema.input.as_ref())?;
     schema::check("schema.out", function.schema.output.as_ref())?;
+    egress::check(&app.config, function)?;
     function.source_path.clear();
     function.reason.clear();
     function.isolation.clear();

@@ -7,6 +7,7 @@ pub mod app;
 mod base_image;
 pub mod config;
 pub mod cores;
+mod egress;
 mod endpoint;
 mod function;
 pub mod gateway;

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dispatch_runner::PoolState;
+use dispatch_runner::egress::News;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -47,6 +48,21 @@ struct PoolLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EgressLabels {
+    organization: String,
+    function: String,
+    /// `connected`, or why it was refused.
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DirectionLabels {
+    organization: String,
+    function: String,
+    direction: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct QueueLabels {
     queue: String,
     state: &'static str,
@@ -69,6 +85,8 @@ pub struct Metrics {
     workers: Family<PoolLabels, Gauge>,
     waiting: Family<FunctionLabels, Gauge>,
     queues: Family<QueueLabels, Gauge>,
+    connections: Family<EgressLabels, Counter>,
+    bytes: Family<DirectionLabels, Counter>,
     dropped_log_bytes: Counter,
     unwritten: Gauge<i64, std::sync::atomic::AtomicI64>,
     scrapes: Counter<u64, AtomicU64>,
@@ -85,6 +103,8 @@ impl Default for Metrics {
             workers: Family::default(),
             waiting: Family::default(),
             queues: Family::default(),
+            connections: Family::default(),
+            bytes: Family::default(),
             dropped_log_bytes: Counter::default(),
             unwritten: Gauge::default(),
             scrapes: Counter::default(),
@@ -107,6 +127,12 @@ impl Default for Metrics {
         registry.register("workers", "Workers by state", metrics.workers.clone());
         registry.register("waiting_calls", "Calls waiting for a worker", metrics.waiting.clone());
         registry.register("queued_jobs", "Durable jobs by state", metrics.queues.clone());
+        registry.register(
+            "egress_connections",
+            "Connections of functions to the outside, made or refused",
+            metrics.connections.clone(),
+        );
+        registry.register("egress_bytes", "Bytes of those that have ended", metrics.bytes.clone());
         registry.register(
             "dropped_log_bytes",
             "Bytes functions wrote beyond what a run keeps",
@@ -164,6 +190,25 @@ impl Metrics {
         self.dropped_log_bytes.inc_by(bytes);
     }
 
+    /// Counts what a function did on the network.
+    pub fn egress(&self, org: &str, function: &str, news: &News) {
+        let outcomes = news.refused.iter().map(|(word, count)| (*word, *count));
+        for (outcome, count) in outcomes.chain([("connected", news.connected)]) {
+            let (organization, function) = (org.to_owned(), function.to_owned());
+            if count > 0 {
+                let labels = EgressLabels { organization, function, outcome };
+                self.connections.get_or_create(&labels).inc_by(count);
+            }
+        }
+        for (direction, count) in [("sent", news.sent), ("received", news.received)] {
+            let (organization, function) = (org.to_owned(), function.to_owned());
+            if count > 0 {
+                let labels = DirectionLabels { organization, function, direction };
+                self.bytes.get_or_create(&labels).inc_by(count);
+            }
+        }
+    }
+
     /// Forgets the series of a function that is gone.
     pub fn forget(&self, org: &str, function: &str) {
         let (organization, function) = (org.to_owned(), function.to_owned());
@@ -173,6 +218,15 @@ impl Metrics {
                 function: function.clone(),
                 outcome,
             });
+        }
+        let words = dispatch_runner::egress::policy::WORDS.iter().copied();
+        for outcome in words.chain(["connected"]) {
+            let (organization, function) = (organization.clone(), function.clone());
+            self.connections.remove(&EgressLabels { organization, function, outcome });
+        }
+        for direction in ["sent", "received"] {
+            let (organization, function) = (organization.clone(), function.clone());
+            self.bytes.remove(&DirectionLabels { organization, function, direction });
         }
         self.durations.remove(&FunctionLabels { organization, function });
     }

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::iam::Caller;
 use crate::problem::Error;
 use crate::trace::{REQUEST_ID, Trace};
-use crate::{base_image, endpoint, function, image, runs, secret};
+use crate::{base_image, egress, endpoint, function, image, runs, secret};
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -43,6 +43,7 @@ fn resources() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(function::get, function::update, function::delete))
         .routes(routes!(function::revisions))
         .routes(routes!(function::rollback))
+        .routes(routes!(egress::get))
         .routes(routes!(runs::api::create, runs::api::list))
         .routes(routes!(runs::api::get))
         .routes(routes!(runs::api::redrive))
@@ -114,6 +115,7 @@ pub fn health_of(isolation: &Isolation) -> Health {
 async fn metrics(State(app): State<Arc<App>>, _caller: Caller) -> Result<Response, Error> {
     let queues = app.store.queue_depths().await;
     let queues = queues.map_err(|error| Error::internal("the queues cannot be counted", &error))?;
+    egress::write(&app).await;
     let page = app.metrics.page(&app.runner.pools(), &queues, app.recorder.waiting());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], page).into_response())

@@ -19,7 +19,7 @@ use crate::app::{App, Lock};
 use crate::config::Config;
 use crate::cores::Cores;
 use crate::gateway::{self, Scheme};
-use crate::{routes, serve};
+use crate::{egress, routes, serve};
 
 /// A server that answers.
 pub struct Server {
@@ -144,6 +144,7 @@ fn runner_options(config: &Config) -> Options {
     options.languages_dir = (!languages.as_os_str().is_empty()).then(|| languages.clone());
     options.max_workers = config.max_workers;
     options.stems = config.stem_cells;
+    options.operator = egress::operator(config);
     options.layer_limits.build_time = Duration::from_secs(config.build_timeout);
     options.layer_limits.layer_bytes = config.max_layer << 20;
     options.source_limits.total_bytes = (config.max_source << 20) * 10;

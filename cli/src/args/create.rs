@@ -167,6 +167,13 @@ pub struct FunctionSettings {
     /// What workers may reach on the network
     #[arg(long)]
     pub egress: Option<Egress>,
+    /// The only destination that workers may reach: a name, *.name, an address or a range; can be
+    /// repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub allow: Vec<String>,
+    /// A port of the workers' own 127.0.0.1 that leads to another place; can be repeated
+    #[arg(long, value_name = "PORT=HOST:PORT")]
+    pub link: Vec<String>,
     /// Further tries of a failed run that nobody waits for
     #[arg(long, value_name = "N")]
     pub retries: Option<i64>,
@@ -186,7 +193,11 @@ pub struct FunctionSettings {
 pub enum Egress {
     /// Nothing.
     None,
-    /// Everything.
+    /// What a proxy lets through: the public internet, or what --allow lists.
+    Proxy,
+    /// The same without a list, and all that is reached is noted.
+    Learn,
+    /// The internet itself.
     Full,
 }
 

@@ -62,6 +62,9 @@ pub struct GetFunction {
     /// Show the function's revisions
     #[arg(long, requires = "name", conflicts_with = "watch")]
     pub revisions: bool,
+    /// Show what it may reach on the network, what it reached, and the policy that allows just that
+    #[arg(long, requires = "name", conflicts_with_all = ["watch", "revisions"])]
+    pub egress: bool,
 }
 
 /// Secrets.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dispatch_api::client::Api;
 use dispatch_api::{
-    BaseImage, Endpoint, Function, Image, Retries, RuntimeDependencies, Schema, Secret,
+    BaseImage, Endpoint, Function, Image, Link, Retries, RuntimeDependencies, Schema, Secret,
     SystemDependencies, Tag, tag,
 };
 
@@ -167,9 +167,19 @@ pub fn function_settings(function: &mut Function, settings: FunctionSettings) ->
     set(&mut function.preload, settings.preload);
     let egress = settings.egress.map(|egress| match egress {
         Egress::None => "none".to_owned(),
+        Egress::Proxy => "proxy".to_owned(),
+        Egress::Learn => "learn".to_owned(),
         Egress::Full => "full".to_owned(),
     });
+    if matches!(settings.egress, Some(Egress::None | Egress::Full)) {
+        // They say where a proxy leads, and there is none any more.
+        function.egress_allow.clear();
+        function.links.clear();
+    }
     set(&mut function.egress, egress);
+    set(&mut function.egress_allow, Some(settings.allow).filter(|list| !list.is_empty()));
+    let links = settings.link.iter().map(|text| link(text)).collect::<Result<Vec<_>>>()?;
+    set(&mut function.links, Some(links).filter(|list| !list.is_empty()));
     if settings.retries.is_some() || settings.retry_backoff.is_some() {
         let retries = function.retries.get_or_insert(Retries { max: 0, backoff: 1000 });
         set(&mut retries.max, settings.retries);
@@ -183,6 +193,14 @@ pub fn function_settings(function: &mut Function, settings: FunctionSettings) ->
     }
     retag(&mut function.tags, settings.application);
     Ok(())
+}
+
+fn link(text: &str) -> Result<Link> {
+    let parts = text.split_once('=').and_then(|(port, to)| Some((port.parse().ok()?, to)));
+    let (listen, to) = parts.ok_or_else(|| {
+        Error::local(format!("invalid argument {text:?} for \"--link\": use PORT=HOST:PORT"))
+    })?;
+    Ok(Link { listen, to: to.to_owned() })
 }
 
 fn secret(args: CreateSecret) -> Result<Secret> {

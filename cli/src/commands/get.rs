@@ -1,12 +1,13 @@
 //! `dispatch get`.
 
 use dispatch_api::client::{Api, RunFilter};
-use dispatch_api::{BaseImage, Endpoint, Function, Image, Run, Secret};
+use dispatch_api::{BaseImage, Egress, Endpoint, Function, Image, Run, Secret};
 
 use super::{Session, watch};
 use crate::args::{
     By, Format, Get, GetEndpoint, GetFunction, GetImage, GetNamed, GetRun, GetSecret,
 };
+use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::nouns::{self, Noun};
 use crate::output;
@@ -72,9 +73,41 @@ async fn images(session: &Session, image: &GetImage) -> Result {
 }
 
 async fn functions(session: &Session, function: &GetFunction) -> Result {
-    match function.named.name.as_ref().filter(|_| function.revisions) {
-        Some(name) => output::list(&session.client.revisions(name).await?, &session.settings),
-        None => resources::<Function>(session, &function.named).await,
+    match &function.named.name {
+        Some(name) if function.revisions => {
+            output::list(&session.client.revisions(name).await?, &session.settings)
+        }
+        Some(name) if function.egress => {
+            egress(name, &session.client.egress(name).await?, &session.settings)
+        }
+        _ => resources::<Function>(session, &function.named).await,
+    }
+}
+
+/// A policy, where a function went, and a policy to be pasted into its YAML.
+fn egress(name: &str, egress: &Egress, settings: &Settings) -> Result {
+    if settings.format != Format::Table {
+        return output::one(egress, settings);
+    }
+    output::line(&format!("Policy of {name}:\n\n{}", output::yaml(&egress.policy)))?;
+    for (what, list) in [("Reached", &egress.reached), ("Refused", &egress.refused)] {
+        if !list.is_empty() {
+            output::line(&format!("{what}:\n"))?;
+            output::list(list, settings)?;
+            output::line("")?;
+        }
+    }
+    if egress.unlisted > 0 {
+        output::line(&format!("{} more are not listed: there were too many.\n", egress.unlisted))?;
+    }
+    match &egress.suggested {
+        Some(policy) => output::line(&format!(
+            "To allow what was reached and nothing else, put this into the function's YAML:\n\n{}",
+            output::yaml(policy)
+        )),
+        None => output::line(&format!(
+            "Nothing was noted yet. To note what it reaches: dispatch update function {name} --egress learn"
+        )),
     }
 }
 

@@ -60,7 +60,7 @@ fn wrong_flags() {
         (&["get", "images", "--port", "abc"], "Error: invalid argument \"abc\" for \"--port\": "),
         (
             &["create", "function", "x", "y", "--egress", "all"],
-            "Error: invalid argument \"all\" for \"--egress\": use one of none, full\n",
+            "Error: invalid argument \"all\" for \"--egress\": use one of none, proxy, learn, full\n",
         ),
         (&["get", "images", "-o", "xml"], "invalid format option [json|yaml|name|table]\n"),
         (

@@ -34,7 +34,8 @@ fn all_settings_are_sent() {
     fake.expect("POST /v1/function", 201, &function("INITIALIZED"));
     let args = "create function --image=python3 hello hello.py --handler=hello.handle --secret a \
                 --secret b,c --schema-in in.json --schema-out out.json --timeout 500 --memory 64 \
-                --concurrency 2 --min-scale 1 --max-scale 3 --preload --env A=1 --env B=x=y --egress full \
+                --concurrency 2 --min-scale 1 --max-scale 3 --preload --env A=1 --env B=x=y --egress proxy \
+                --allow api.example:443 --allow *.example --link 5432=db.example:5432 \
                 --retries 4 --retry-backoff 250 -a shop --service s";
     let args: Vec<_> = args.split_whitespace().collect();
     assert_eq!(fake.dispatch(&args).ok(), "Created function: hello\n");
@@ -49,7 +50,8 @@ fn all_settings_are_sent() {
         "secrets": ["a", "b", "c"], "services": ["s"],
         "schema": {"in": {"type": "object"}, "out": true}, "timeout": 500, "memory": 64,
         "concurrency": 2, "minScale": 1, "maxScale": 3, "preload": true, "environment": {"A": "1", "B": "x=y"},
-        "egress": "full", "retries": {"max": 4, "backoff": 250},
+        "egress": "proxy", "egressAllow": ["api.example:443", "*.example"],
+        "links": [{"listen": 5432, "to": "db.example:5432"}], "retries": {"max": 4, "backoff": 250},
         "tags": [{"key": "Application", "value": "shop"}], "status": "INITIALIZED",
     });
     assert_eq!(body, wanted);

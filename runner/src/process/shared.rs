@@ -15,6 +15,7 @@ use super::stems::Stems;
 use super::uid::Uids;
 use super::zygotes::Zygotes;
 use crate::Revision;
+use crate::egress::Gate;
 use crate::language::Languages;
 use crate::pool::Pool;
 
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) uids: Uids,
     pub(crate) stems: Stems,
     pub(crate) zygotes: Zygotes,
+    pub(crate) gate: Arc<Gate>,
     /// Cancelled when the last workers are to go.
     pub(crate) stopped: CancellationToken,
     pools: RwLock<HashMap<String, Arc<Pool>>>,
@@ -47,6 +49,7 @@ impl Shared {
             uids: Uids::default(),
             stems: Stems::default(),
             zygotes: Zygotes::default(),
+            gate: Gate::new(options.operator.clone(), Arc::clone(&options.resolver)),
             stopped: CancellationToken::new(),
             pools: RwLock::default(),
             permits: Arc::new(Semaphore::new(options.max_workers.max(1))),

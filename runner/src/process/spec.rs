@@ -8,6 +8,7 @@ use dispatch_sandbox::{Attachment, Bind, Network, Spec};
 
 use super::Shared;
 use crate::call::{Cause, Failure};
+use crate::egress::{self, Door};
 use crate::language::Pack;
 use crate::worker::{Plan, failure};
 use crate::{Egress, Revision};
@@ -20,6 +21,9 @@ const TMP_BYTES: u64 = 64 * 1024 * 1024;
 const TMP_INODES: u64 = 16 * 1024;
 const PROCESSES: u64 = 128;
 const OPEN_FILES: u64 = 1024;
+
+/// Stands for the variables that name a proxy.
+const PROXY: &str = "HTTP_PROXY";
 
 /// What every worker has in its environment. The pack's variables come after these and the
 /// function's own last, so a function can set any of them, `LD_PRELOAD` too: they take effect when
@@ -78,7 +82,11 @@ fn base<'a>(shared: &'a Shared, language: &str, host_uid: u32) -> Result<Base<'a
 /// # Errors
 /// When the language is not there.
 pub fn waiting(shared: &Shared, language: &str, host_uid: u32) -> Result<Spec, Failure> {
-    Ok(base(shared, language, host_uid)?.sandbox)
+    let Base { pack, mut sandbox } = base(shared, language, host_uid)?;
+    if pack.worker.takes_at_start(PROXY) {
+        sandbox.env.extend(egress::environment());
+    }
+    Ok(sandbox)
 }
 
 /// How a worker of `revision` comes to be.
@@ -87,7 +95,7 @@ pub fn waiting(shared: &Shared, language: &str, host_uid: u32) -> Result<Spec, F
 /// When its language is not there or its environment cannot be set.
 pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
     let Base { pack, mut sandbox } = base(shared, &revision.language, 0)?;
-    let environment = environment(revision, pack)?;
+    let mut environment = environment(revision, pack)?;
     let settings = &revision.settings;
     let mut binds = vec![read_only(revision.source.clone(), SOURCE)];
     if let Some(layer) = &revision.layer {
@@ -99,13 +107,21 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
         limit => TMP_BYTES.min(limit / 2),
     };
     let can_wait = pack.worker.waits
-        && settings.egress == Egress::None
+        && settings.egress != Egress::Full
         && !environment.keys().any(|name| pack.worker.takes_at_start(name));
     let attachment = can_wait.then(|| Attachment {
         binds: binds.clone(),
         memory_bytes: settings.memory_bytes,
         tmp_bytes,
     });
+    for (name, proxy) in egress::environment() {
+        if settings.egress.reach().is_some() {
+            environment.entry(name).or_insert(proxy);
+        } else if can_wait && pack.worker.takes_at_start(PROXY) {
+            // What waits was told of a proxy that is not there.
+            environment.entry(name).or_default();
+        }
+    }
     sandbox.mount_points.clear();
     sandbox.binds.extend(binds);
     let at_start = sandbox.env.into_iter().collect::<BTreeMap<_, _>>();
@@ -118,8 +134,8 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
     sandbox.tmp_bytes = tmp_bytes;
     sandbox.memory_bytes = settings.memory_bytes;
     sandbox.network = match settings.egress {
-        Egress::None => Network::None,
         Egress::Full => Network::Host,
+        _ => Network::None,
     };
     Ok(Plan {
         sandbox,
@@ -127,6 +143,7 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
         forks: settings.preload && pack.worker.forks && shared.launcher.has_views(),
         attachment,
         environment,
+        door: Door::new(&shared.gate, revision),
         function: revision.function.clone(),
         source: SOURCE.to_owned(),
         handler: revision.handler.clone(),

@@ -40,7 +40,7 @@ pub(super) async fn process(
     if plan.attachment.is_some()
         && let Some(stem) = shared.stems.take(&revision.language)
     {
-        match load::adopt(stem.child, plan).await {
+        match load::adopt(stem.child, stem.proxy, plan).await {
             Ok((link, loaded)) => return Ok((link, loaded, stem.uid)),
             Err(Some(failed)) => return Err(failed),
             Err(None) => {}

@@ -2,6 +2,7 @@
 //! nothing quick. Each takes one function for life; none is ever given back.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// A process that waits.
 pub(crate) struct Stem {
     pub child: Child,
+    /// Listens where the function's proxy will be.
+    pub proxy: OwnedFd,
     pub uid: Uid,
 }
 
@@ -80,7 +83,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             Err(failed) => Err(failed),
         };
         match started {
-            Ok(child) => shared.stems.put(language, Stem { child, uid }),
+            Ok((child, proxy)) => shared.stems.put(language, Stem { child, proxy, uid }),
             Err(failed) => {
                 tracing::warn!(language, "no process can wait for functions: {}", failed.message);
                 sleep(PAUSE).await;

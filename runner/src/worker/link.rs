@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::time::{Sleep, sleep, timeout};
+use tokio_util::sync::DropGuard;
 
 use super::failure;
 use super::process::{Ends, Process};
@@ -57,6 +58,7 @@ pub struct Detached {
     pipes: [Option<OwnedFd>; 2],
     process: Process,
     exit: Option<Exit>,
+    guard: Option<DropGuard>,
 }
 
 /// The supervisor's end of a worker.
@@ -68,6 +70,8 @@ pub struct Link {
     process: Process,
     exit: Option<Exit>,
     settle: Option<Pin<Box<Sleep>>>,
+    /// What is open for it to the outside, as long as it lives.
+    pub guard: Option<DropGuard>,
 }
 
 impl Link {
@@ -95,21 +99,22 @@ impl Link {
             process,
             exit: None,
             settle: None,
+            guard: None,
         })
     }
 
     /// Lets go of the runtime, to go on in another one with [`Link::attach`].
     pub fn detach(self) -> io::Result<Detached> {
-        let Link { stream, decoder, outgoing, pipes, process, exit, .. } = self;
+        let Link { stream, decoder, outgoing, pipes, process, exit, guard, .. } = self;
         let [(_, stdout), (_, stderr)] = pipes;
         let fd = |pipe: Option<pipe::Receiver>| pipe.map(pipe::Receiver::into_nonblocking_fd);
         let pipes = [fd(stdout).transpose()?, fd(stderr).transpose()?];
-        Ok(Detached { stream: stream.into_std()?, decoder, outgoing, pipes, process, exit })
+        Ok(Detached { stream: stream.into_std()?, decoder, outgoing, pipes, process, exit, guard })
     }
 
     /// Takes over what another runtime let go of.
     pub fn attach(detached: Detached) -> io::Result<Link> {
-        let Detached { stream, decoder, outgoing, pipes, process, exit } = detached;
+        let Detached { stream, decoder, outgoing, pipes, process, exit, guard } = detached;
         let [stdout, stderr] = pipes;
         let pipe = |fd: Option<OwnedFd>| fd.map(pipe::Receiver::from_owned_fd).transpose();
         Ok(Link {
@@ -120,6 +125,7 @@ impl Link {
             process,
             exit,
             settle: None,
+            guard,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Starting a worker: the process, and the handshake until the handler is loaded.
 
 use std::future::poll_fn;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::link::Link;
 use super::process::{Ends, Process};
 use super::{Plan, failure};
 use crate::call::{Cause, Failure};
+use crate::egress::PROXY_PORT;
 use crate::frame::{Fault, FromWorker, PROTOCOL, ToWorker};
 
 /// Bytes of what a worker wrote while it loaded that are shown when it does not come up.
@@ -41,23 +43,38 @@ pub async fn start(
     let mut link = connect(child)?;
     let steps = async {
         greet(&mut link, &mut wrote).await?;
+        open(&mut link, None, plan).await?;
         load(&mut link, plan, &mut wrote).await
     };
     let loaded = within(plan.start_timeout, steps).await;
     finish(link, loaded).await
 }
 
-/// Starts a process that has said hello, for a function that is not known yet.
-pub async fn wait(launcher: &Launcher, spec: &Spec, limit: Duration) -> Result<Child, Failure> {
+/// Starts a process that has said hello, for a function that is not known yet. The socket is where
+/// that one's proxy will be.
+pub async fn wait(
+    launcher: &Launcher,
+    spec: &Spec,
+    limit: Duration,
+) -> Result<(Child, OwnedFd), Failure> {
     let child = launcher.spawn(spec).await.map_err(|error| system("started", &error))?;
     let mut link = connect(child)?;
     let greeted = within(limit, greet(&mut link, &mut Wrote::of(""))).await;
     let (link, ()) = finish(link, greeted).await?;
-    link.into_child().ok_or_else(|| failure::system("A forked process cannot wait"))
+    let child = link.into_child().ok_or_else(|| failure::system("A forked process cannot wait"))?;
+    let sockets = child.listen(&[PROXY_PORT]).await.map_err(|error| system("connected", &error))?;
+    match sockets.into_iter().next() {
+        Some(proxy) => Ok((child, proxy)),
+        None => Err(system("connected", &"no socket came")),
+    }
 }
 
 /// Lets a process that waited load the handler; fails with `None` while no harm is done.
-pub async fn adopt(child: Child, plan: &Plan) -> Result<(Link, Loaded), Option<Failure>> {
+pub async fn adopt(
+    child: Child,
+    proxy: OwnedFd,
+    plan: &Plan,
+) -> Result<(Link, Loaded), Option<Failure>> {
     let Some(attachment) = &plan.attachment else { return Err(None) };
     if let Err(error) = child.attach(attachment).await {
         tracing::debug!(function = plan.function, %error, "a waiting process is of no use");
@@ -65,7 +82,11 @@ pub async fn adopt(child: Child, plan: &Plan) -> Result<(Link, Loaded), Option<F
     }
     let mut link = connect(child)?;
     let mut wrote = Wrote::of(&plan.function);
-    let loaded = within(plan.start_timeout, load(&mut link, plan, &mut wrote)).await;
+    let steps = async {
+        open(&mut link, Some(proxy), plan).await?;
+        load(&mut link, plan, &mut wrote).await
+    };
+    let loaded = within(plan.start_timeout, steps).await;
     finish(link, loaded).await.map_err(Some)
 }
 
@@ -83,6 +104,15 @@ fn system(what: &str, error: &dyn std::fmt::Display) -> Failure {
 
 fn connect(child: Child) -> Result<Link, Failure> {
     Link::new(child).map_err(|error| system("connected", &error))
+}
+
+/// Opens the way out, before anything of the function runs.
+async fn open(link: &mut Link, proxy: Option<OwnedFd>, plan: &Plan) -> Result<(), Failure> {
+    if let Some(door) = &plan.door {
+        let guard = door.open(link.child(), proxy).await;
+        link.guard = Some(guard.map_err(|error| system("connected to its way out", &error))?);
+    }
+    Ok(())
 }
 
 async fn within<T>(

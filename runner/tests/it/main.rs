@@ -1,6 +1,7 @@
 //! Real interpreters in the real sandbox, through the one seam the server uses.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+mod egress;
 mod failures;
 mod fixture;
 mod homes;

@@ -6,6 +6,7 @@
 
 mod change;
 mod dialect;
+mod egress;
 mod entity;
 mod error;
 mod migrate;
@@ -27,6 +28,7 @@ use sqlx::{AnyPool, ConnectOptions as _, Executor as _};
 use tokio::sync::{Notify, watch};
 
 pub use change::{Change, Op};
+pub use egress::Seen;
 pub use entity::{Entity, FIRST_REVISION, Page};
 pub use error::Error;
 pub use queue::{Job, JobEnd, NewJob};

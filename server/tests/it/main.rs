@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod base_image;
+mod egress;
 mod endpoint;
 mod function;
 mod gateway;

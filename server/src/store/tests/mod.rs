@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod durability;
+mod egress;
 mod entities;
 mod feed;
 mod jobs;
