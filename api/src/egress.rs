@@ -106,6 +106,14 @@ impl Net {
         self.prefix
     }
 
+    /// Its first address and its bits, where it is of IPv4.
+    pub fn v4(self) -> Option<(std::net::Ipv4Addr, u8)> {
+        match self.address {
+            IpAddr::V4(address) => Some((address, self.prefix)),
+            IpAddr::V6(_) => None,
+        }
+    }
+
     /// Whether it is the range of one address.
     pub fn is_single(self) -> bool {
         self.prefix == width(self.address)

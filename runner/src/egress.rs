@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use dispatch_api::egress::{Allow, Target};
 pub use dispatch_api::function::PROXY_PORT;
-use dispatch_sandbox::Child;
+use dispatch_sandbox::{Child, Rule};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::ledger::{News, Note, Noted};
@@ -38,7 +38,7 @@ pub enum Egress {
     Proxy(Reach),
     /// The same without a list of its own, and all that is reached is noted.
     Learn(Reach),
-    /// What the machine reaches.
+    /// The internet itself, by an interface of its own.
     Full,
 }
 
@@ -90,6 +90,11 @@ impl Gate {
     pub fn new(operator: Operator, resolver: Arc<dyn Resolve>) -> Arc<Gate> {
         let (own, ledger) = (address::Own::default(), ledger::Ledger::default());
         Arc::new(Gate { operator, resolver, own, ledger })
+    }
+
+    /// What a function with a network of its own may send where.
+    pub fn filter(&self) -> Vec<Rule> {
+        self.operator.filter(&self.own.addresses())
     }
 }
 

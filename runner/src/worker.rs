@@ -15,7 +15,7 @@ mod session;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dispatch_sandbox::{Attachment, Spec};
+use dispatch_sandbox::{Attachment, Rule, Spec};
 use tokio::sync::{mpsc, oneshot};
 
 use self::link::Link;
@@ -41,6 +41,8 @@ pub struct Plan {
     pub environment: BTreeMap<String, String>,
     /// The way out of the sandbox, if there is one.
     pub door: Option<Door>,
+    /// The filter of a network of its own that leads outside, if it has one.
+    pub uplink: Option<Vec<Rule>>,
     /// The function's name, for the log.
     pub function: String,
     /// The directory of the source, as the worker sees it.

@@ -64,6 +64,16 @@ fn hint(step: &str, error: &io::Error) -> &'static str {
             " (it, or a directory above it, may not be used by other users than its owner)"
         }
         ("exec", libc::ENOEXEC) => " (it is not a program for this machine)",
+        ("network namespace", libc::ESRCH) => {
+            " (sandboxes have no network of their own here, which egress proxy and full need: run \
+             the server in tier A or B)"
+        }
+        ("nft", libc::ENOENT) => " (egress full needs it: install the package nftables)",
+        ("slirp4netns", libc::ENOENT) => " (egress full needs it: install the package slirp4netns)",
+        ("slirp4netns", libc::EIO) => {
+            " (it ended at once: it needs to open /dev/net/tun for reading and writing)"
+        }
+        ("nft", libc::EIO) => " (this kernel has no nftables, or they may not be used here)",
         ("sandboxes", _) => {
             " (as many sandboxes run as the limit on open files allows: see ulimit -n)"
         }

@@ -28,8 +28,8 @@ use crate::probe::Tier;
 use crate::seccomp::Filters;
 use crate::setup::{Failure, Step as _};
 use crate::spec::{Attachment, Network, Spec};
-use crate::sys;
 use crate::wire::{self, Event, Request};
+use crate::{sys, uplink};
 
 /// Descriptors kept for the launcher's own use and for the sandbox being made.
 const SPARE: u64 = 32;
@@ -54,6 +54,8 @@ struct Sandbox {
     network: Option<File>,
     /// Its directory, where it has no view of its own.
     root: Option<PathBuf>,
+    /// What leads out of it goes when this does.
+    uplink: Option<OwnedFd>,
 }
 
 struct Launcher {
@@ -179,19 +181,19 @@ impl Launcher {
                 self.tell(&Event::Attached { id, failed })?;
             }
             Request::Listen { id, request, ports } => {
-                let found = self.sandboxes.values().find(|sandbox| sandbox.id == id);
-                let there = found.and_then(|sandbox| sandbox.network.as_ref());
-                let asked = match there {
-                    Some(there) => {
-                        network::listen(self.control.as_raw_fd(), request, there, &ports)
-                    }
-                    None => Err(io::Error::from_raw_os_error(libc::ESRCH)),
-                };
-                if let Err(error) = asked {
-                    let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                    let failed = Some(("network namespace".to_owned(), errno));
-                    self.tell(&Event::Listening { request, failed })?;
-                }
+                let control = self.control.as_raw_fd();
+                let asked = self
+                    .in_network(id, |_, there| network::listen(control, request, there, &ports));
+                self.refuse(request, asked)?;
+            }
+            Request::Uplink { id, request, rules } => {
+                let control = self.control.as_raw_fd();
+                let asked = self.in_network(id, |uplink, there| {
+                    let (life, ours) = pipe2(OFlag::O_CLOEXEC)?;
+                    *uplink = Some(ours);
+                    uplink::open(control, request, there, &rules, &life)
+                });
+                self.refuse(request, asked)?;
             }
             Request::Spawn { id, spec } => {
                 let mut fds = fds.into_iter();
@@ -251,6 +253,7 @@ impl Launcher {
             mounts: None,
             network: None,
             root: place.as_ref().map(|place| place.root.clone()),
+            uplink: None,
         };
         let mut prepare = || -> Result<(), Failure> {
             if matches!(view, View::Own { userns: true }) {
@@ -259,7 +262,7 @@ impl Launcher {
             if place.is_none() && !spec.mount_points.is_empty() {
                 sandbox.mounts = Some(attach::mounts_of(pid).step("mount namespace")?);
             }
-            if place.is_none() && spec.network == Network::None {
+            if place.is_none() && spec.network != Network::Host {
                 sandbox.network = Some(network::of(pid).step("network namespace")?);
             }
             Ok(())
@@ -296,6 +299,27 @@ impl Launcher {
         Ok(attached
             .err()
             .map(|Failure { step, error }| (step, error.raw_os_error().unwrap_or(libc::EIO))))
+    }
+
+    /// Does something in the network that a sandbox has of its own.
+    fn in_network(
+        &mut self,
+        id: u64,
+        work: impl FnOnce(&mut Option<OwnedFd>, &File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let found = self.sandboxes.values_mut().find(|sandbox| sandbox.id == id);
+        match found {
+            Some(Sandbox { network: Some(there), uplink, .. }) => work(uplink, there),
+            _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        }
+    }
+
+    /// Says that nobody could be asked.
+    fn refuse(&self, request: u64, asked: io::Result<()>) -> io::Result<()> {
+        let Err(error) = asked else { return Ok(()) };
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        let failed = Some(("network namespace".to_owned(), errno));
+        self.tell(&Event::Listening { request, failed })
     }
 
     /// Reads what an init says.
@@ -437,7 +461,7 @@ fn namespaces(view: View<'_>, network: Network) -> libc::c_int {
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
-    if network == Network::None {
+    if network != Network::Host {
         namespaces |= libc::CLONE_NEWNET;
     }
     if userns {

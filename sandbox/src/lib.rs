@@ -23,6 +23,7 @@ mod seccomp;
 mod setup;
 mod spec;
 mod sys;
+mod uplink;
 mod wire;
 
 pub use affinity::{cores, keep_this_thread_on};
@@ -31,7 +32,7 @@ pub use member::Member;
 pub use owner::{Child, Launcher, Wish};
 pub use probe::{Layer, Report, Tier};
 pub use seccomp::check_call;
-pub use spec::{Attachment, Bind, Network, Spec};
+pub use spec::{Attachment, Bind, Network, Rule, Spec};
 pub use wire::MAX_PORTS;
 
 /// Serves as the launcher, and never returns, where this process was started to be it. To be called

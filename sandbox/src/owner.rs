@@ -19,7 +19,7 @@ use crate::launcher::Ground;
 use crate::member::Member;
 use crate::plain;
 use crate::probe::{self, Report, Tier};
-use crate::spec::{Attachment, Spec};
+use crate::spec::{Attachment, Rule, Spec};
 use crate::wire::{self, Event, Request};
 
 /// Tells the program that it is to be the launcher.
@@ -408,8 +408,25 @@ impl Child {
         if ports.len() > wire::MAX_PORTS {
             return Err(Error::TooLarge(ports.len()));
         }
+        let ports = ports.to_vec();
+        self.ask(|id, request| Request::Listen { id, request, ports }).await
+    }
+
+    /// Leads out of the sandbox's own network, made with [`Network::Full`](crate::Network::Full): to
+    /// all that the host reaches by IPv4, except where the first of `rules` that has an address says
+    /// otherwise, and never to the host's loopback. It ends with the sandbox.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] names the program that is missing or failed.
+    pub async fn uplink(&self, rules: &[Rule]) -> Result<(), Error> {
+        let rules = rules.to_vec();
+        self.ask(|id, request| Request::Uplink { id, request, rules }).await.map(|_| ())
+    }
+
+    /// Asks for something in the sandbox's network.
+    async fn ask(&self, request: impl FnOnce(u64, u64) -> Request) -> Result<Vec<OwnedFd>, Error> {
         let inner = &self.launcher.0;
-        let request = inner.next.fetch_add(1, Ordering::Relaxed);
+        let number = inner.next.fetch_add(1, Ordering::Relaxed);
         let (listening, made) = oneshot::channel();
         {
             let mut waiting = lock(&inner.waiting);
@@ -419,10 +436,9 @@ impl Child {
             if self.has_ended() {
                 return Err(Error::Ended);
             }
-            waiting.listening.insert(request, (self.id, listening));
+            waiting.listening.insert(number, (self.id, listening));
         }
-        let asked = Request::Listen { id: self.id, request, ports: ports.to_vec() };
-        wire::send(inner.socket.as_raw_fd(), &asked, &[])?;
+        wire::send(inner.socket.as_raw_fd(), &request(self.id, number), &[])?;
         match made.await {
             Ok(Ok(sockets)) => Ok(sockets),
             Ok(Err((step, errno))) => {

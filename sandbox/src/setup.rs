@@ -10,7 +10,7 @@ use nix::mount::{MsFlags, mount};
 
 use crate::mounts::Tree;
 use crate::spec::{Bind, Network, Spec};
-use crate::sys;
+use crate::{sys, uplink};
 
 /// Where the new root is mounted before it becomes the root. It exists everywhere, and may hide what
 /// is below it: all sources are opened before.
@@ -85,7 +85,7 @@ pub(crate) fn enter(spec: &Spec, id: u32) -> Result<(), Failure> {
     let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_RDONLY;
     mount(none, "/", none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | sealed, none).step("root")?;
     nix::unistd::sethostname("function").step("host name")?;
-    if spec.network == Network::None {
+    if spec.network != Network::Host {
         sys::loopback_up().step("loopback")?;
     }
     Ok(())
@@ -180,7 +180,10 @@ fn skeleton(network: Network, id: u32, links: &[(PathBuf, PathBuf)]) -> io::Resu
     }
     fs::write("/etc/passwd", format!("function:x:{id}:{id}::/tmp:/bin/false\n"))?;
     fs::write("/etc/group", format!("function:x:{id}:\n"))?;
-    if network == Network::None {
+    if network == Network::Full {
+        fs::write("/etc/resolv.conf", format!("nameserver {}\n", uplink::NAMESERVER))?;
+    }
+    if network != Network::Host {
         fs::write("/etc/hosts", "127.0.0.1 localhost function\n::1 localhost\n")?;
     }
     Ok(())

@@ -65,6 +65,17 @@ pub struct Bind {
 pub enum Network {
     /// A network of its own with nothing but loopback.
     None,
+    /// The same, prepared for [`Child::uplink`](crate::Child::uplink) to lead out of it.
+    Full,
     /// The host's network.
     Host,
+}
+
+/// What becomes of packets to some ranges of IPv4 addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Whether they may leave.
+    pub accept: bool,
+    /// Addresses, and how many bits of each count.
+    pub nets: Vec<(std::net::Ipv4Addr, u8)>,
 }

@@ -165,6 +165,29 @@ pub(crate) fn drop_capabilities() -> io::Result<()> {
     check(done).map(|_| ())
 }
 
+/// Lets the programs this process executes administer networks, as it may itself. Where it may do
+/// less than that, as an ordinary user that owns no namespace, that is an error.
+pub(crate) fn keep_network_rights() -> io::Result<()> {
+    const RIGHTS: [u32; 2] = [12, 21]; // CAP_NET_ADMIN, CAP_SYS_ADMIN
+    let header: [u32; 2] = [0x2008_0522, 0];
+    // Effective, permitted, inheritable; each for the first 32 rights and then the rest.
+    let mut sets = [0u32; 6];
+    // SAFETY: version 3 of the structures: a header of two words and two sets of three words.
+    check(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) })?;
+    for right in RIGHTS {
+        sets[2] |= 1 << right;
+    }
+    // SAFETY: as above.
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) })?;
+    for right in RIGHTS {
+        // SAFETY: plain call.
+        let raised =
+            unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, right, 0, 0) };
+        check(raised.into())?;
+    }
+    Ok(())
+}
+
 /// Never gains rights by executing a file; nor does any child.
 pub(crate) fn no_new_privileges() -> io::Result<()> {
     // SAFETY: plain call.

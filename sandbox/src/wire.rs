@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::launcher::Ground;
-use crate::spec::{Attachment, Spec};
+use crate::spec::{Attachment, Rule, Spec};
 
 /// Bytes of one message.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -39,6 +39,8 @@ pub(crate) enum Request {
     WasOutOfMemory { id: u64, pid: i32 },
     /// Make sockets that listen on its loopback.
     Listen { id: u64, request: u64, ports: Vec<u16> },
+    /// Lead out of its network, past a filter.
+    Uplink { id: u64, request: u64, rules: Vec<Rule> },
 }
 
 /// From the launcher.
@@ -52,7 +54,7 @@ pub(crate) enum Event {
     Failed { id: u64, step: String, errno: i32 },
     /// What was to be attached is there, or the step that failed and its error number.
     Attached { id: u64, failed: Option<(String, i32)> },
-    /// The sockets that were asked for come along, or the step that failed and its error number.
+    /// The sockets that were asked for come along, the way out is there, or the step that failed and its error number.
     Listening { request: u64, failed: Option<(String, i32)> },
     /// Whether a process was killed for its memory.
     OutOfMemory { id: u64, pid: i32, killed: bool },

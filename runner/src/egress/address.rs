@@ -106,6 +106,11 @@ static NETS: LazyLock<Vec<(Net, Kind)>> = LazyLock::new(|| {
     SPECIAL.iter().filter_map(read).collect()
 });
 
+/// All special ranges, the first that holds an address being the one that counts.
+pub(super) fn special() -> impl Iterator<Item = (Net, Kind)> {
+    NETS.iter().copied()
+}
+
 /// What is special about an address, itself or the IPv4 address that it stands for.
 pub fn kind(address: IpAddr, own: &[IpAddr]) -> Option<Kind> {
     let address = address.to_canonical();

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dispatch_api::egress::{Allow, Net, Target};
+use dispatch_sandbox::Rule;
 
 use super::address::{self, Kind};
 
@@ -85,6 +86,34 @@ impl fmt::Display for Refusal {
             ),
             Refusal::Denied => f.write_str("is denied by the server's operator (--egress-deny)"),
         }
+    }
+}
+
+impl Operator {
+    /// The same rules for a function that needs no proxy, as a filter of IPv4 addresses.
+    pub(super) fn filter(&self, own: &[IpAddr]) -> Vec<Rule> {
+        let rule = |accept, nets: &mut dyn Iterator<Item = Net>| Rule {
+            accept,
+            nets: nets.filter_map(Net::v4).collect(),
+        };
+        let permit = || self.permit.iter().copied();
+        let special = |all: bool| {
+            address::special()
+                .filter(move |(_, kind)| all || !kind.opens_by_range())
+                .map(|(net, _)| net)
+        };
+        let v4 = own.iter().filter_map(|address| match address {
+            IpAddr::V4(address) => Some((*address, 32)),
+            IpAddr::V6(_) => None,
+        });
+        vec![
+            rule(false, &mut self.deny.iter().copied()),
+            rule(true, &mut permit().filter(|net| net.is_single())),
+            rule(false, &mut special(false)),
+            Rule { accept: false, nets: v4.collect() },
+            rule(true, &mut permit()),
+            rule(false, &mut special(true)),
+        ]
     }
 }
 

@@ -162,6 +162,43 @@ fn a_link_is_a_listing_of_its_own_and_no_more() {
     assert!(decide(&operator(&["10.0.0.0/8"], &[]), true, "10.0.0.1").is_ok());
 }
 
+#[test]
+fn the_filter_of_a_network_says_the_same_as_the_proxy() {
+    let operator = operator(&["10.1.0.0/16", "169.254.0.0/16", "127.0.0.1"], &["10.1.9.0/24"]);
+    let own = [ip(OWN)];
+    let rules = operator.filter(&own);
+    let filtered = |address: std::net::Ipv4Addr| {
+        let found = rules.iter().find(|rule| {
+            rule.nets.iter().any(|(net, bits)| {
+                let net: dispatch_api::egress::Net = format!("{net}/{bits}").parse().unwrap();
+                net.contains(address.into())
+            })
+        });
+        found.is_none_or(|rule| rule.accept)
+    };
+    let target = "a.example:80".parse().unwrap();
+    let learns = Policy { learn: true, ..Policy::default() };
+    for address in [
+        "1.1.1.1",
+        "10.1.0.1",
+        "10.1.9.1",
+        "10.2.0.1",
+        "169.254.169.254",
+        "169.254.1.1",
+        "127.0.0.1",
+        "127.0.0.2",
+        OWN,
+        "224.0.0.1",
+        "0.0.0.0",
+        "100.64.0.1",
+        "100.100.100.200",
+        "255.255.255.255",
+    ] {
+        let decided = learns.decide(&operator, &target, false, &[ip(address)], &own).is_ok();
+        assert_eq!(filtered(address.parse().unwrap()), decided, "{address}");
+    }
+}
+
 proptest! {
     /// However an address is written, a function without an operator's help reaches only addresses
     /// that are nobody's but the public's.

@@ -11,7 +11,7 @@ use crate::call::{Cause, Failure};
 use crate::egress::{self, Door};
 use crate::language::Pack;
 use crate::worker::{Plan, failure};
-use crate::{Egress, Revision};
+use crate::{Egress, Revision, Tier};
 
 /// Where the source, and the language's own files, are inside.
 const SOURCE: &str = "/function";
@@ -134,7 +134,7 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
     sandbox.tmp_bytes = tmp_bytes;
     sandbox.memory_bytes = settings.memory_bytes;
     sandbox.network = match settings.egress {
-        Egress::Full => Network::Host,
+        Egress::Full => Network::Full,
         _ => Network::None,
     };
     Ok(Plan {
@@ -143,7 +143,9 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
         forks: settings.preload && pack.worker.forks && shared.launcher.has_views(),
         attachment,
         environment,
-        door: Door::new(&shared.gate, revision),
+        // Without a network of its own a worker has no sockets that could lead to a proxy.
+        door: Door::new(&shared.gate, revision).filter(|_| shared.launcher.tier() != Tier::C),
+        uplink: (settings.egress == Egress::Full).then(|| shared.gate.filter()),
         function: revision.function.clone(),
         source: SOURCE.to_owned(),
         handler: revision.handler.clone(),

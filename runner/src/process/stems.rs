@@ -23,8 +23,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// A process that waits.
 pub(crate) struct Stem {
     pub child: Child,
-    /// Listens where the function's proxy will be.
-    pub proxy: OwnedFd,
+    /// Listens where the function's proxy will be, if it can have one.
+    pub proxy: Option<OwnedFd>,
     pub uid: Uid,
 }
 

@@ -112,6 +112,10 @@ async fn open(link: &mut Link, proxy: Option<OwnedFd>, plan: &Plan) -> Result<()
         let guard = door.open(link.child(), proxy).await;
         link.guard = Some(guard.map_err(|error| system("connected to its way out", &error))?);
     }
+    if let Some(rules) = &plan.uplink {
+        let led = link.child().uplink(rules).await;
+        led.map_err(|error| system("connected to the network", &error))?;
+    }
     Ok(())
 }
 

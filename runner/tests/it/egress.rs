@@ -289,7 +289,7 @@ async fn tricks_with_names_and_heads_lead_nowhere() {
             ),
             "431",
         ),
-        (format!("GET http://site.example:{port}/{} HTTP/1.1\r\n\r\n", "a".repeat(300_000)), "414"),
+        (format!("GET http://site.example:{port}/{} HTTP/1.1\r\n\r\n", "a".repeat(300_000)), "431"),
         (
             format!("GET http://site.example:{port}/ HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(200)),
             "431",
@@ -502,4 +502,50 @@ async fn a_port_that_the_function_has_taken_is_a_clear_error() {
     let f = fixture.deploy(Function::python(RAW).set(set));
     let failed = fixture.failure(&f, "{}").await;
     assert!(failed.message.contains("port 5432"), "{}", failed.message);
+}
+
+#[tokio::test]
+async fn full_is_a_network_of_its_own_behind_the_operator_s_rules() {
+    let there = |path: &str| std::path::Path::new(path).exists();
+    if !there("/usr/bin/slirp4netns") || !there("/usr/sbin/nft") {
+        println!("skipped: slirp4netns and nftables are not installed");
+        return;
+    }
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let own = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
+    let Ok(own) = own.map(|address| address.ip()) else {
+        println!("skipped: this machine has no address but loopback");
+        return;
+    };
+    let listener = TcpListener::bind((own, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"reached").await;
+        }
+    });
+    let code = "
+import errno, os, socket
+def handle(ctx, payload):
+    try:
+        with socket.create_connection(payload, 20) as s: said = s.recv(9).decode()
+    except OSError as error: said = errno.errorcode.get(error.errno, str(error))
+    return [said, [k for k in os.environ if 'PROXY' in k], len(socket.if_nameindex())]
+";
+    for permitted in [true, false] {
+        let fixture = fixture_with(|options| {
+            options.operator.permit.extend(
+                permitted.then(|| own.to_string().parse::<dispatch_api::egress::Net>().unwrap()),
+            );
+        });
+        let fixture = fixture.await;
+        let f = fixture.deploy(Function::python(code).set(|s| s.egress = Egress::Full));
+        let said = fixture.value(&f, &json!([own.to_string(), port]).to_string()).await;
+        let expected = if permitted { "reached" } else { "EHOSTUNREACH" };
+        assert_eq!(said, json!([expected, [], 2]));
+        for address in ["169.254.169.254", "10.0.2.2"] {
+            let said = fixture.value(&f, &json!([address, 80]).to_string()).await;
+            assert_eq!(said[0], "EHOSTUNREACH", "{address}");
+        }
+    }
 }

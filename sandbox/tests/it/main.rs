@@ -10,4 +10,5 @@ mod network;
 mod owners;
 mod plain;
 mod support;
+mod uplink;
 mod view;
