@@ -61,12 +61,15 @@ pub struct Detached {
     guard: Option<DropGuard>,
 }
 
+/// The two pipes, as long as they are open.
+type Pipes = [(Stream, Option<pipe::Receiver>); 2];
+
 /// The supervisor's end of a worker.
 pub struct Link {
     stream: UnixStream,
     decoder: Decoder,
     outgoing: VecDeque<Bytes>,
-    pipes: [(Stream, Option<pipe::Receiver>); 2],
+    pipes: Pipes,
     process: Process,
     exit: Option<Exit>,
     settle: Option<Pin<Box<Sleep>>>,
@@ -227,7 +230,7 @@ impl Link {
         if let Poll::Ready(Err(_)) = self.poll_write(cx) {
             return Poll::Ready(Err(Gone::Unread));
         }
-        self.poll_pipes(cx, sink);
+        poll_pipes(&mut self.pipes, cx, sink);
         loop {
             match self.decoder.decode() {
                 Ok(Some(frame)) => return Poll::Ready(Ok(frame)),
@@ -282,24 +285,6 @@ impl Link {
         }
     }
 
-    fn poll_pipes(&mut self, cx: &mut Context<'_>, sink: Sink<'_>) {
-        for (stream, slot) in &mut self.pipes {
-            while let Some(pipe) = slot
-                && pipe.poll_read_ready(cx).is_ready()
-            {
-                match read_pass(|buffer| pipe.try_read(buffer), *stream, sink) {
-                    // Now the runtime knows, and the next look at its readiness waits.
-                    Pass::Empty => {}
-                    Pass::More => {
-                        cx.waker().wake_by_ref();
-                        break;
-                    }
-                    Pass::Closed => *slot = None,
-                }
-            }
-        }
-    }
-
     /// Hands `sink` all that was written to the pipes until now.
     pub fn drain(&mut self, sink: Sink<'_>) {
         // Most often there is nothing, and one question answers that for both.
@@ -331,10 +316,13 @@ impl Link {
     /// How the worker ended, after its channel closed; `None` if it lives on.
     async fn exit(&mut self, sink: Sink<'_>) -> Option<Exit> {
         if self.exit.is_none() {
+            let Link { pipes, process, .. } = self;
+            // One future for all polls: what is dropped is not woken.
+            let mut ended = pin!(process.wait());
             let ended = poll_fn(|cx| {
                 // Its last words may fill the pipe, and then it cannot end before they are read.
-                self.poll_pipes(cx, sink);
-                pin!(self.process.wait()).poll(cx)
+                poll_pipes(pipes, cx, sink);
+                ended.as_mut().poll(cx)
             });
             self.exit = timeout(EXIT_LIMIT, ended).await.ok();
         }
@@ -379,6 +367,24 @@ impl Link {
         let _ = timeout(EXIT_LIMIT, farewell).await;
         if self.exit(sink).await.is_none() {
             self.end().await;
+        }
+    }
+}
+
+fn poll_pipes(pipes: &mut Pipes, cx: &mut Context<'_>, sink: Sink<'_>) {
+    for (stream, slot) in pipes {
+        while let Some(pipe) = slot
+            && pipe.poll_read_ready(cx).is_ready()
+        {
+            match read_pass(|buffer| pipe.try_read(buffer), *stream, sink) {
+                // Now the runtime knows, and the next look at its readiness waits.
+                Pass::Empty => {}
+                Pass::More => {
+                    cx.waker().wake_by_ref();
+                    break;
+                }
+                Pass::Closed => *slot = None,
+            }
         }
     }
 }
