@@ -7,17 +7,17 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use serde_json::{Value, json};
 
 use crate::http;
-use crate::support::{Server, root};
-use crate::table::{self, Attack, By, Expect};
+use crate::support::{PATIENCE, Server, root};
+use crate::table::{self, Attack, By, Expect, TIMEOUT};
 
 /// What is there to be attacked, and must not be reached.
-struct Targets {
+pub struct Targets {
     facts: Value,
     _listeners: (UdpSocket, UnixListener, UnixListener),
 }
 
 impl Targets {
-    fn of(s: &Server) -> Targets {
+    pub fn of(s: &Server) -> Targets {
         // The address that packets to elsewhere would have.
         let route = UdpSocket::bind("0.0.0.0:0").unwrap();
         let address = match route.connect("192.0.2.1:9").and_then(|()| route.local_addr()) {
@@ -41,7 +41,7 @@ impl Targets {
     }
 
     /// The payload of an attack.
-    fn payload(&self, attack: &str) -> Value {
+    pub fn payload(&self, attack: &str) -> Value {
         let mut payload = self.facts.clone();
         payload["attack"] = attack.into();
         payload
@@ -98,10 +98,11 @@ fn try_all(s: &Server, language: &Language, tier: char) -> Vec<String> {
 
 fn attempt(s: &Server, targets: &Targets, attack: &Attack, expect: Expect) -> Result<(), String> {
     let function = match expect {
-        Expect::Ends(text) if text.contains("timeout") => BRIEF,
+        Expect::Ends(TIMEOUT) => BRIEF,
         _ => PATIENT,
     };
-    let run = http::call(s.port, "default", function, &targets.payload(attack.name));
+    let run = call(s, function, &targets.payload(attack.name));
+    kept(attack.name, &run)?;
     let message = run["error"]["message"].as_str();
     let ended = match (expect, message) {
         (Expect::Got(wanted), None) if run["output"] == wanted => false,
@@ -111,12 +112,48 @@ fn attempt(s: &Server, targets: &Targets, attack: &Attack, expect: Expect) -> Re
         (_, Some(message)) => return Err(message.to_owned()),
     };
     // The first call of a worker answers 1: whose call ended badly is not used again.
-    let next = http::call(s.port, "default", function, &Value::Null);
+    let next = call(s, function, &Value::Null);
     match next["output"].as_u64() {
         Some(1) if ended => Ok(()),
         Some(count) if count > 1 && !ended => Ok(()),
         _ => Err(format!("the next call got {} {}", next["output"], next["error"])),
     }
+}
+
+/// Calls until a worker was there in time: on a busy machine one may start for longer than a call may
+/// wait.
+fn call(s: &Server, function: &str, payload: &Value) -> Value {
+    let end = std::time::Instant::now() + PATIENCE;
+    loop {
+        let run = http::call(s.port, "default", function, payload);
+        let message = run["error"]["message"].as_str().unwrap_or_default();
+        if !message.starts_with("Did not invoke") {
+            return run;
+        }
+        assert!(std::time::Instant::now() < end, "{run}");
+    }
+}
+
+/// Bytes that are kept of each stream of a call.
+const KEPT: usize = 256 << 10;
+
+/// Whether what is kept of an attack's output is as much as there may be, and in order.
+fn kept(name: &str, run: &Value) -> Result<(), String> {
+    let lines = |stream: &str| -> Vec<String> {
+        serde_json::from_value(run["logs"][stream].clone()).unwrap_or_default()
+    };
+    let (out, err) = (lines("stdout"), lines("stderr"));
+    let right = match name {
+        "output-flood" => out.len() == KEPT / 1024 && out.iter().all(|line| line.len() == 1023),
+        "output-without-newline" => err.len() == 1 && err[0].len() == KEPT,
+        "binary-output" => out.len() == 17 && out[0].starts_with('\0'),
+        "forged-log-lines" => out.len() == 2 && out[0].starts_with(r#"{"level":"ERROR""#),
+        // What is not text takes up to three times the bytes.
+        _ => {
+            [out, err].iter().all(|lines| lines.iter().map(String::len).sum::<usize>() <= 3 * KEPT)
+        }
+    };
+    if right { Ok(()) } else { Err(format!("it kept {:.300}", run["logs"].to_string())) }
 }
 
 fn attack(s: &Server, language: &Language, tier: char) {
@@ -128,6 +165,9 @@ fn attack(s: &Server, language: &Language, tier: char) {
     assert!(wrong.is_empty(), "{} attacks:\n{}", wrong.len(), wrong.join("\n"));
     let after = open_files(s);
     assert!(after < before + 16, "the server had {before} files open and has {after}");
+    let log = s.log();
+    assert!(!log.contains('\u{1b}') && !log.contains("127.0.0.1:1\""), "a function wrote the log");
+    assert!(log.len() < 1 << 20, "the log has {} bytes", log.len());
     let left = processes(&mark(s));
     assert!(left.is_empty(), "processes {left:?} outlived their sandbox");
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, missing_docs)]
 
 mod archives;
+mod controls;
 mod gateway;
 mod http;
 mod inside;

@@ -104,6 +104,9 @@ impl fmt::Display for Expect {
     }
 }
 
+/// How a call ends that takes too long.
+pub const TIMEOUT: &str = "execution exceeded the timeout";
+
 /// Where an attack comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {

@@ -3,7 +3,7 @@
 use super::By::{Both, Python};
 use super::Expect::{Ends, Fails, Got};
 use super::Layer::{Deadline, Inheritance, Protocol};
-use super::{Attack, row};
+use super::{Attack, TIMEOUT, row};
 
 pub const ROWS: &[Attack] = &[
     row(
@@ -38,9 +38,9 @@ pub const ROWS: &[Attack] = &[
     row(32, "huge-answer", Protocol, Fails("but may have at most"), Both),
     row(32, "deep-answer", Protocol, Ends("recursion limit exceeded"), Both),
     row(32, "huge-fault", Protocol, Fails("xxxx"), Both),
-    row(32, "flood-of-frames", Deadline, Ends("timeout"), Both),
-    row(32, "half-a-frame", Deadline, Ends("timeout"), Both),
-    row(32, "descriptors-over-channel", Deadline, Ends("timeout"), Python),
+    row(32, "flood-of-frames", Deadline, Ends(TIMEOUT), Both),
+    row(32, "half-a-frame", Deadline, Ends(TIMEOUT), Both),
+    row(32, "descriptors-over-channel", Deadline, Ends(TIMEOUT), Python),
     row(32, "close-channel", Protocol, Ends("it closed its channel and went on"), Python),
     row(32, "shut-channel-down", Protocol, Ends("it closed its channel and went on"), Python),
     row(32, "another-reader", Inheritance, Got("no channel in the child"), Both),

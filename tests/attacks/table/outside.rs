@@ -35,6 +35,7 @@ pub const ROWS: &[Attack] = &[
     by(38, "ports-sockets-and-queues-of-another", Separation, WORKERS),
     by(38, "processes-of-another", Processes, WORKERS),
     by(38, "what-an-earlier-revision-left", Separation, WORKERS),
+    by(39, "worker-used-again-after-its-end", Separation, "inside::python_in_tier_a"),
     by(37, "hijack-by-variables", Inheritance, "names::variables_are_a_functions_own"),
 ];
 

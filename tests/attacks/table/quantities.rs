@@ -3,7 +3,7 @@
 use super::By::{Both, Python};
 use super::Expect::{Ends, Got};
 use super::Layer::{Deadline, Logs, Memory, Processes, Rlimits, Separation, TmpSize};
-use super::{Attack, row};
+use super::{Attack, TIMEOUT, row};
 
 pub const ROWS: &[Attack] = &[
     row(18, "fork-bomb", Rlimits, Got("EAGAIN"), Both),
@@ -12,10 +12,10 @@ pub const ROWS: &[Attack] = &[
     row(19, "memory-bomb-of-child", Memory, Ends("MiB of memory and was killed"), Both),
     row(19, "memory-bomb-shared", Memory, Ends("MiB of memory and was killed"), Both),
     row(19, "memory-bomb-of-file", Memory, Ends("MiB of memory and was killed"), Python),
-    row(20, "busy-loop", Deadline, Ends("timeout"), Both),
-    row(20, "sleep-for-ever", Deadline, Ends("timeout"), Both),
-    row(20, "ignore-termination", Deadline, Ends("timeout"), Both),
-    row(20, "stop-itself", Deadline, Ends("timeout"), Both),
+    row(20, "busy-loop", Deadline, Ends(TIMEOUT), Both),
+    row(20, "sleep-for-ever", Deadline, Ends(TIMEOUT), Both),
+    row(20, "ignore-termination", Deadline, Ends(TIMEOUT), Both),
+    row(20, "stop-itself", Deadline, Ends(TIMEOUT), Both),
     row(21, "fill-tmp", TmpSize, Got("ENOSPC"), Both),
     row(21, "fill-shared-memory", TmpSize, Got("ENOSPC"), Both),
     row(21, "many-files", TmpSize, Got("ENOSPC"), Both),
@@ -29,6 +29,6 @@ pub const ROWS: &[Attack] = &[
     row(31, "output-without-newline", Logs, Got("written"), Both),
     row(31, "binary-output", Logs, Got("written"), Both),
     row(31, "forged-log-lines", Logs, Got("written"), Both),
-    row(31, "endless-output", Deadline, Ends("timeout"), Both),
+    row(31, "endless-output", Deadline, Ends(TIMEOUT), Both),
     row(31, "close-outputs", Separation, Got("closed its own"), Both),
 ];
