@@ -33,7 +33,7 @@ const HARMLESS: &[&str] = &[
     "packet-socket",
     "interfaces",
     "nicer-than-others",
-    "open-by-handle",
+    "read-kernel-messages",
 ];
 
 const SCRIPT: &str = "

@@ -23,6 +23,10 @@ pub enum Layer {
     Network,
     /// No capability is left and none comes back.
     Capabilities,
+    /// Access rules of the kernel (Landlock).
+    Rules,
+    /// The filter on system calls.
+    Calls,
     /// Limits of the kernel for a process or user.
     Rlimits,
     /// Sizes of its file systems in memory.
@@ -35,8 +39,6 @@ pub enum Layer {
     Protocol,
     /// Bounded logs.
     Logs,
-    /// Namespaces for what else is shared: IPC, host name, keys.
-    Namespaces,
     /// The kernel lets nobody do this to another process, or has no such thing.
     Kernel,
     /// Nothing is inherited but what was given.
@@ -62,13 +64,14 @@ impl fmt::Display for Layer {
             Layer::Processes => "process namespace",
             Layer::Network => "network namespace",
             Layer::Capabilities => "no capabilities",
+            Layer::Rules => "access rules",
+            Layer::Calls => "filter on system calls",
             Layer::Rlimits => "limits",
             Layer::TmpSize => "size of file systems",
             Layer::Memory => "memory watchdog",
             Layer::Deadline => "deadline",
             Layer::Protocol => "worker protocol",
             Layer::Logs => "bounded logs",
-            Layer::Namespaces => "namespaces",
             Layer::Kernel => "kernel",
             Layer::Inheritance => "nothing inherited",
             Layer::Separation => "a sandbox of its own",

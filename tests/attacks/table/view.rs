@@ -1,10 +1,9 @@
 //! What a function sees, changes, signals, inherits and reaches.
 
 use super::By::{Both, Python};
-use super::Expect::{Ends, Got};
+use super::Expect::Got;
 use super::Layer::{
-    Capabilities, Inheritance, Kernel, Mounts, Namespaces, Network, Owners, Processes, Rlimits,
-    View,
+    Calls, Capabilities, Inheritance, Mounts, Network, Owners, Processes, Rlimits, Rules, View,
 };
 use super::{Attack, row};
 
@@ -36,14 +35,13 @@ pub const ROWS: &[Attack] = &[
     row(6, "list-cgroups", View, Got("ENOENT"), Both),
     row(7, "read-memory-device", View, Got("ENOENT"), Both),
     row(7, "open-disk", View, Got("ENOENT"), Both),
-    row(7, "device-file", Capabilities, Got("EPERM"), Python),
     row(7, "open-kvm-and-tun", View, Got("absent"), Both),
     row(8, "signal-server", Processes, Got("ESRCH"), Both),
     row(8, "signal-server-group", Processes, Got("ESRCH"), Both),
     row(8, "signal-everybody", Processes, Got("ESRCH"), Both),
-    row(8, "kill-init", Kernel, Got("ignored"), Both),
-    row(8, "stop-init", Kernel, Got("ignored"), Both),
-    row(8, "end-by-terminating-init", Processes, Ends("signal 15"), Both),
+    row(8, "kill-init", Rules, Got("EPERM"), Both),
+    row(8, "stop-init", Rules, Got("EPERM"), Both),
+    row(8, "terminate-init", Rules, Got("EPERM"), Both),
     row(13, "become-root", Capabilities, Got("EPERM"), Both).ordinary(Got("EINVAL")),
     row(13, "other-groups", Capabilities, Got("EPERM"), Both),
     row(13, "capabilities", Capabilities, Got("none"), Both),
@@ -85,6 +83,5 @@ pub const ROWS: &[Attack] = &[
     row(30, "inherited-descriptors", Inheritance, Got("exactly its own"), Both),
     row(30, "inherited-environment", Inheritance, Got("exactly its own"), Both),
     row(25, "open-terminal", View, Got("ENOENT"), Both),
-    row(25, "type-into-terminal", View, Got("ENOTTY"), Python),
-    row(12, "host-name", Namespaces, Got("EPERM"), Python),
+    row(25, "type-into-terminal", Calls, Got("EPERM"), Python),
 ];

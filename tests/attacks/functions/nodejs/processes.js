@@ -3,20 +3,18 @@
 
 const fs = require('fs')
 const os = require('os')
-const { succeeded, forEver } = require('./tools')
+const { succeeded } = require('./tools')
 
-// Node.js has no kill of a group of one that is not there; a negative id is one.
 const kill = (pid, signal) => process.kill(pid, signal)
 
 module.exports = {
   'signal-server': ({ server }) => succeeded(kill(server, 'SIGKILL')),
   'signal-server-group': ({ server }) => succeeded(kill(-server, 'SIGKILL')),
   'signal-everybody': () => succeeded(kill(-1, 'SIGKILL')),
-  // Process 1 of a namespace does not hear these from inside.
-  'kill-init': () => kill(1, 'SIGKILL') && 'ignored',
-  'stop-init': () => kill(1, 'SIGSTOP') && 'ignored',
-  // Process 1 passes it on to the worker.
-  'end-by-terminating-init': () => kill(1, 'SIGTERM') && forEver(),
+  'kill-init': () => succeeded(kill(1, 'SIGKILL')),
+  'stop-init': () => succeeded(kill(1, 'SIGSTOP')),
+  // Process 1 passes it on, to the worker's own end.
+  'terminate-init': () => succeeded(kill(1, 'SIGTERM')),
   'become-root': () => succeeded(process.setuid(0)),
   'other-groups': () => succeeded(process.setgroups([0])),
   capabilities: () => {

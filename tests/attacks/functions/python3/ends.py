@@ -194,13 +194,6 @@ def leave(facts):
 
 
 @attack
-def end_by_terminating_init(facts):
-    """Process 1 passes it on to the worker."""
-    os.kill(1, signal.SIGTERM)
-    time.sleep(600)
-
-
-@attack
 def daemon(facts):
     """Leaves a process in a session of its own, then ends."""
     if os.fork() == 0:

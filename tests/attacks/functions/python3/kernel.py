@@ -4,7 +4,6 @@ import ctypes
 import mmap
 import os
 import platform
-import struct
 
 from tools import ATTACKS, attack, succeeded, try_to
 
@@ -39,7 +38,6 @@ NUMBERS = {
     "mount_setattr": (442, 442),
     "move_mount": (429, 429),
     "msgget": (68, 186),
-    "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
     "open_tree": (428, 428),
     "perf_event_open": (298, 241),
@@ -110,6 +108,7 @@ SINGLE = {
     "new-process-namespace": ("unshare", NEWPID),
     "change-root": ("chroot", b"/tmp"),
     "pivot-root": ("pivot_root", b"/tmp", b"/tmp"),
+    "open-by-handle": ("open_by_handle_at", AT_FDCWD, address(ROOM), 0),
     "device-file": ("mknodat", AT_FDCWD, b"/tmp/disk", 0o60600, 0xFE00),
     "trace-init": ("ptrace", 16, 1, 0, 0),
     "trace-by-seizing-init": ("ptrace", 0x4206, 1, 0, 0),
@@ -142,7 +141,7 @@ SINGLE = {
     "real-time-disk": ("ioprio_set", 1, 0, 1 << 13),
     "kernel-crypto": ("socket", 38, 5, 0),
     "hypervisor-socket": ("socket", 40, 1, 0),
-    "kernel-events": ("socket", 16, 3, 15),
+    "rare-family": ("socket", 4, 2, 0),
     "lock-memory": ("mlock", address(ctypes.create_string_buffer(8)), 1 << 28),
 }
 
@@ -156,20 +155,6 @@ def single(name, call):
 
 for name, call in SINGLE.items():
     single(name, call)
-
-
-@attack
-def open_by_handle(facts):
-    """Files by number, past all paths: the number of one that is visible to begin with."""
-    handle = ctypes.create_string_buffer(struct.pack("=Ii", 128, 0), 136)
-    mount = ctypes.c_int()
-    arguments = AT_FDCWD, b"/tmp", address(handle), ctypes.addressof(mount), 0
-    system_call("name_to_handle_at", *arguments)
-    with_path = os.open("/tmp", os.O_RDONLY)
-    try:
-        return succeeded(system_call("open_by_handle_at", with_path, address(handle), 0))
-    finally:
-        os.close(with_path)
 
 
 @attack

@@ -30,14 +30,20 @@ def signal_everybody(facts):
 @attack
 def kill_init(facts):
     os.kill(1, signal.SIGKILL)
-    # Process 1 of a namespace does not hear it from inside.
-    return "ignored"
+    return succeeded()
 
 
 @attack
 def stop_init(facts):
     os.kill(1, signal.SIGSTOP)
-    return "ignored"
+    return succeeded()
+
+
+@attack
+def terminate_init(facts):
+    """Process 1 passes it on, to the worker's own end."""
+    os.kill(1, signal.SIGTERM)
+    return succeeded()
 
 
 @attack
