@@ -1,6 +1,6 @@
 //! System calls that no function needs.
 
-use super::By::Python;
+use super::By::{Both, Python};
 use super::Expect::{Ends, Got};
 use super::Layer::{Calls, Capabilities, Kernel, Processes, Rlimits};
 use super::{Attack, row};
@@ -63,6 +63,10 @@ pub const ROWS: &[Attack] = &[
     row(23, "accounting", Calls, Got("EPERM"), Python),
     row(23, "watch-all-files", Calls, Got("EPERM"), Python),
     row(23, "hang-up-terminal", Calls, Got("EPERM"), Python),
+    row(2, "watch-shared-files", Calls, Got("ENOSYS"), Both),
+    row(2, "watch-shared-directories", Calls, Got("EINVAL"), Python),
+    row(23, "all-asynchronous-reads", Calls, Got("ENOSYS"), Python),
+    row(23, "wait-for-all-disks", Calls, Got("EPERM"), Python),
     row(23, "real-time-disk", Calls, Got("EPERM"), Python),
     row(23, "load-a-filter-program", Calls, KILLED, Python),
     row(23, "make-a-map", Calls, KILLED, Python),

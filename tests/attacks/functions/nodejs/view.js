@@ -70,6 +70,7 @@ module.exports = {
   'write-root': () => create('/more'),
   'write-dev': () => create('/dev/more'),
   'own-program': () => opens('/proc/self/exe', fs.constants.O_WRONLY),
+  'watch-shared-files': () => succeeded(fs.watch('/usr/lib')),
   'preload-into-siblings': () => create('/etc/ld.so.preload'),
   'api-on-loopback': ({ api }) => connects({ host: '127.0.0.1', port: api }),
   'gateway-on-loopback': ({ gateway }) => connects({ host: '127.0.0.1', port: gateway }),

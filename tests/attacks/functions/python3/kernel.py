@@ -1,6 +1,7 @@
 """System calls by number, as no library would make them."""
 
 import ctypes
+import fcntl
 import mmap
 import os
 import platform
@@ -26,6 +27,8 @@ NUMBERS = {
     "fsopen": (430, 430),
     "init_module": (175, 105),
     "io_uring_setup": (425, 425),
+    "inotify_init1": (294, 26),
+    "io_setup": (206, 0),
     "ioprio_set": (251, 30),
     "kcmp": (312, 272),
     "kexec_file_load": (320, 294),
@@ -60,6 +63,7 @@ NUMBERS = {
     "socket": (41, 198),
     "swapoff": (168, 225),
     "swapon": (167, 224),
+    "sync": (162, 81),
     "syslog": (103, 116),
     "umount2": (166, 39),
     "unshare": (272, 97),
@@ -138,6 +142,9 @@ SINGLE = {
     "host-name": ("sethostname", b"evil", 4),
     "watch-all-files": ("fanotify_init", 0, 0),
     "hang-up-terminal": ("vhangup",),
+    "watch-shared-files": ("inotify_init1", 0),
+    "all-asynchronous-reads": ("io_setup", 60000, address(ROOM)),
+    "wait-for-all-disks": ("sync",),
     "real-time-disk": ("ioprio_set", 1, 0, 1 << 13),
     "kernel-crypto": ("socket", 38, 5, 0),
     "hypervisor-socket": ("socket", 40, 1, 0),
@@ -248,9 +255,17 @@ def limits_of_init(facts):
 
 
 @attack
-def type_into_terminal(facts):
-    import fcntl
+def watch_shared_directories(facts):
+    """The older way: a signal whenever somebody reads a file there."""
+    directory = os.open("/usr/lib", os.O_RDONLY)
+    try:
+        return succeeded(fcntl.fcntl(directory, fcntl.F_NOTIFY, 1))
+    finally:
+        os.close(directory)
 
+
+@attack
+def type_into_terminal(facts):
     for fd in (0, 1, 2):
         got = try_to(lambda _, fd=fd: succeeded(fcntl.ioctl(fd, 0x5412, b"x")), facts)
         if got != "ENOTTY":
