@@ -4,8 +4,7 @@ use serde::Serialize;
 
 use crate::cores::Cores;
 use crate::measure::{
-    BURST, DISPATCH, FIRST, FORKED, HYPER, Kind, Memory, Part, READY, SERVER, STEM, Start, WORKER,
-    Warm,
+    BURST, DISPATCH, FIRST, FORKED, HYPER, Kind, Memory, Part, READY, SERVER, STEM, Start, Warm,
 };
 use crate::report::Report;
 use crate::stats::{Rate, Times, median};
@@ -187,10 +186,7 @@ fn memory(rows: &[Memory]) -> Vec<Bar> {
     add(&format!("each of {functions} functions: RSS of the server"), figure, 4.0, "KiB");
     let find = |kind| rows.iter().find(|row| row.what == format!("python3, {kind}"));
     let mib = |row: &Memory| row.proportional as f64 / f64::from(1 << 20);
-    // Where no worker is forked, the others are held against the bar.
-    let worker = find(FORKED).or_else(|| find(WORKER));
-    let name = worker.map_or(FORKED, |row| &row.what);
-    add(&format!("{name}: PSS"), worker.map(mib), 1.5, "MiB");
+    add(&format!("python3, {FORKED}: PSS"), find(FORKED).map(mib), 1.5, "MiB");
     add(&format!("python3, {STEM}: PSS"), find(STEM).map(mib), 8.0, "MiB");
     bars
 }

@@ -7,7 +7,7 @@ mod starts;
 mod warm;
 
 pub use calls::Calls;
-pub use memory::{FORKED, Memory, SERVER, STEM, WORKER};
+pub use memory::{FORKED, Memory, SERVER, STEM};
 pub use queue::Queue;
 pub use starts::{BURST, FIRST, READY, Start};
 pub use warm::{DISPATCH, HYPER, Kind, Warm};

@@ -58,9 +58,21 @@ impl Api {
     /// # Errors
     /// It is refused.
     pub fn create_function(&self, name: &str, language: &str, source: &str) -> anyhow::Result<()> {
-        let function = json!({"name": name, "image": language,
-            "source": STANDARD.encode(pack(source)?)});
-        self.call("POST", "/v1/function", &function)?;
+        self.create(&json!({"name": name, "image": language,
+            "source": STANDARD.encode(pack(source)?)}))
+    }
+
+    /// The same, with the workers forked from a process that has loaded the source.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn create_forking(&self, name: &str, language: &str, source: &str) -> anyhow::Result<()> {
+        self.create(&json!({"name": name, "image": language, "preload": true,
+            "source": STANDARD.encode(pack(source)?)}))
+    }
+
+    fn create(self, function: &Value) -> anyhow::Result<()> {
+        self.call("POST", "/v1/function", function)?;
         Ok(())
     }
 }
@@ -123,6 +135,14 @@ impl Server {
     /// One of them does not become ready.
     pub fn deploy(&self, name: &str, language: &str, source: &str) -> anyhow::Result<()> {
         self.api.create_function(name, language, source)?;
+        self.expose(name)
+    }
+
+    /// Waits until a function is ready, and makes an endpoint for it.
+    ///
+    /// # Errors
+    /// One of them does not become ready.
+    pub fn expose(&self, name: &str) -> anyhow::Result<()> {
         self.ready(name)?;
         let endpoint = json!({"name": name, "function": name, "methods": ["POST"],
             "uris": [format!("/{name}")], "enabled": true});

@@ -41,9 +41,11 @@ pub const SERVER: &str = "server";
 /// A process of a language that waits for a function.
 pub const STEM: &str = "stem cell";
 /// A worker that was started for its function.
-pub const WORKER: &str = "idle worker";
-/// A worker that was forked from another of its function.
+const WORKER: &str = "idle worker";
+/// A worker that was forked from a process that has loaded the source.
 pub const FORKED: &str = "idle forked worker";
+/// That process.
+const FORKS: &str = "process that forks";
 
 impl Bench {
     /// All of it.
@@ -53,7 +55,10 @@ impl Bench {
     pub fn memory(&self) -> anyhow::Result<Vec<Memory>> {
         let mut rows = self.many()?;
         for language in &self.languages {
-            rows.extend(self.workers(language)?);
+            rows.extend(self.workers(language, false)?);
+            if *language == "python3" {
+                rows.extend(self.workers(language, true)?);
+            }
         }
         Ok(rows)
     }
@@ -94,29 +99,35 @@ impl Bench {
     }
 
     /// What waits and what works, of one language, in a server that has been called a little.
-    fn workers(&self, language: &str) -> anyhow::Result<Vec<Memory>> {
-        say(&format!("{language}, memory of workers"));
+    fn workers(&self, language: &str, forking: bool) -> anyhow::Result<Vec<Memory>> {
+        say(&format!("{language}, memory of workers{}", if forking { ", forked" } else { "" }));
         let server = Server::start(&self.setup, Cores::Two, &["--default-max-scale", WORKERS])?;
         server.image(language)?;
-        let suffix = if language == "nodejs" { "js" } else { "py" };
-        server.deploy(language, language, &format!("slow.{suffix}"))?;
+        let source = if language == "nodejs" { "slow.js" } else { "slow.py" };
+        if forking {
+            server.api.create_forking(language, language, source)?;
+        } else {
+            server.api.create_function(language, language, source)?;
+        }
+        server.expose(language)?;
         let targets = vec![server.endpoint(language); WORKERS.parse()?];
         load::burst(&targets, Cores::Two)?;
         std::thread::sleep(SETTLE);
         let mut kinds: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
         for pid in machine::tree(server.process.id()) {
-            if let Some(kind) = kind(pid, language) {
+            if let Some(kind) = kind(pid, language, forking) {
                 kinds.entry(kind).or_default().push(pid);
             }
         }
-        let rows =
-            kinds.into_iter().map(|(kind, pids)| median(&format!("{language}, {kind}"), 1, &pids));
-        rows.collect()
+        // The processes that wait are the same whatever the function wants.
+        kinds.retain(|kind, _| !forking || *kind != STEM);
+        let rows = kinds.into_iter();
+        rows.map(|(kind, pids)| median(&format!("{language}, {kind}"), 1, &pids)).collect()
     }
 }
 
 /// What a process below the server is, if it is an interpreter of this language.
-fn kind(pid: u32, language: &str) -> Option<&'static str> {
+fn kind(pid: u32, language: &str, forking: bool) -> Option<&'static str> {
     let is_interpreter = |pid: u32| {
         let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
         let name = program.file_name()?.to_str()?.to_owned();
@@ -129,7 +140,11 @@ fn kind(pid: u32, language: &str) -> Option<&'static str> {
         return Some(STEM);
     }
     let forked = machine::parent(pid).and_then(is_interpreter).is_some();
-    Some(if forked { FORKED } else { WORKER })
+    Some(match (forked, forking) {
+        (true, _) => FORKED,
+        (false, true) => FORKS,
+        (false, false) => WORKER,
+    })
 }
 
 fn median(what: &str, functions: usize, processes: &[u32]) -> anyhow::Result<Memory> {
