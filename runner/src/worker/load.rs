@@ -51,20 +51,23 @@ pub async fn start(
 }
 
 /// Starts a process that has said hello, for a function that is not known yet. The socket is where
-/// that one's proxy will be.
+/// that one's proxy will be, if it can have one.
 pub async fn wait(
     launcher: &Launcher,
     spec: &Spec,
     limit: Duration,
-) -> Result<(Child, OwnedFd), Failure> {
+) -> Result<(Child, Option<OwnedFd>), Failure> {
     let child = launcher.spawn(spec).await.map_err(|error| system("started", &error))?;
     let mut link = connect(child)?;
     let greeted = within(limit, greet(&mut link, &mut Wrote::of(""))).await;
     let (link, ()) = finish(link, greeted).await?;
     let child = link.into_child().ok_or_else(|| failure::system("A forked process cannot wait"))?;
+    if !launcher.has_views() {
+        return Ok((child, None));
+    }
     let sockets = child.listen(&[PROXY_PORT]).await.map_err(|error| system("connected", &error))?;
     match sockets.into_iter().next() {
-        Some(proxy) => Ok((child, proxy)),
+        Some(proxy) => Ok((child, Some(proxy))),
         None => Err(system("connected", &"no socket came")),
     }
 }
@@ -72,7 +75,7 @@ pub async fn wait(
 /// Lets a process that waited load the handler; fails with `None` while no harm is done.
 pub async fn adopt(
     child: Child,
-    proxy: OwnedFd,
+    proxy: Option<OwnedFd>,
     plan: &Plan,
 ) -> Result<(Link, Loaded), Option<Failure>> {
     let Some(attachment) = &plan.attachment else { return Err(None) };
@@ -83,7 +86,7 @@ pub async fn adopt(
     let mut link = connect(child)?;
     let mut wrote = Wrote::of(&plan.function);
     let steps = async {
-        open(&mut link, Some(proxy), plan).await?;
+        open(&mut link, proxy, plan).await?;
         load(&mut link, plan, &mut wrote).await
     };
     let loaded = within(plan.start_timeout, steps).await;
@@ -108,13 +111,14 @@ fn connect(child: Child) -> Result<Link, Failure> {
 
 /// Opens the way out, before anything of the function runs.
 async fn open(link: &mut Link, proxy: Option<OwnedFd>, plan: &Plan) -> Result<(), Failure> {
-    if let Some(door) = &plan.door {
-        let guard = door.open(link.child(), proxy).await;
-        link.guard = Some(guard.map_err(|error| system("connected to its way out", &error))?);
-    }
+    let Process::Own(child) = link.process() else { return Ok(()) };
     if let Some(rules) = &plan.uplink {
-        let led = link.child().uplink(rules).await;
+        let led = child.uplink(rules).await;
         led.map_err(|error| system("connected to the network", &error))?;
+    }
+    if let Some(door) = &plan.door {
+        let guard = door.open(child, proxy).await;
+        link.guard = Some(guard.map_err(|error| system("connected to its way out", &error))?);
     }
     Ok(())
 }
