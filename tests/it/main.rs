@@ -1,5 +1,5 @@
 //! End-to-end stories: each starts the real program and uses it as a person would.
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, missing_docs)]
 
 mod crash;
 mod files;
