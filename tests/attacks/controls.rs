@@ -19,7 +19,6 @@ const HARMLESS: &[&str] = &[
     "environment-of-server",
     "other-processes",
     "list-sys",
-    "watch-server",
     "capabilities",
     "own-set-user-id-file",
     "api-on-loopback",

@@ -92,6 +92,8 @@ pub enum Expect {
     Ends(&'static str),
     /// The call fails with such a message; the worker did nothing wrong.
     Fails(&'static str),
+    /// Nothing is promised, and it is not tried.
+    NotPromised,
     /// A test of its own asserts more than one value.
     Test,
 }
@@ -102,6 +104,7 @@ impl fmt::Display for Expect {
             Expect::Got(got) => write!(f, "`{got}`"),
             Expect::Ends(text) => write!(f, "worker ends: `{text}`"),
             Expect::Fails(text) => write!(f, "call fails: `{text}`"),
+            Expect::NotPromised => f.write_str("not promised"),
             Expect::Test => f.write_str("see the test"),
         }
     }
@@ -147,13 +150,15 @@ pub struct Attack {
     pub expect: Expect,
     /// The same where the server runs as an ordinary user, if it differs.
     pub ordinary: Option<Expect>,
+    /// The same in tier C, if it differs.
+    pub weak: Option<Expect>,
     /// Who tries it.
     pub by: By,
 }
 
 /// One row of the table.
 pub const fn row(number: u8, name: &'static str, layer: Layer, expect: Expect, by: By) -> Attack {
-    Attack { number, name, layer, expect, ordinary: None, by }
+    Attack { number, name, layer, expect, ordinary: None, weak: None, by }
 }
 
 impl Attack {
@@ -163,13 +168,36 @@ impl Attack {
         self
     }
 
+    /// In tier C it ends otherwise.
+    pub const fn weak(mut self, expect: Expect) -> Attack {
+        self.weak = Some(expect);
+        self
+    }
+
+    /// Tier C does not promise this.
+    pub const fn not_weak(self) -> Attack {
+        self.weak(Expect::NotPromised)
+    }
+
+    /// What is expected in a tier.
+    pub fn expected(&self, tier: char) -> Expect {
+        let differs = match tier {
+            'B' => self.ordinary,
+            'C' => self.weak,
+            _ => None,
+        };
+        differs.unwrap_or(self.expect)
+    }
+
     /// The row in the page.
     pub fn line(&self) -> String {
         let Attack { number, name, layer, expect, by, .. } = self;
-        let expect = match self.ordinary {
-            Some(ordinary) => format!("A {expect}, B {ordinary}"),
-            None => expect.to_string(),
-        };
+        let mut expect = expect.to_string();
+        for (tier, differs) in [('B', self.ordinary), ('C', self.weak)] {
+            if let Some(differs) = differs {
+                expect.push_str(&format!("; {tier}: {differs}"));
+            }
+        }
         format!("| {number} | {name} | {layer} | {expect} | {by} |")
     }
 }

@@ -3,7 +3,7 @@
 
 const fs = require('fs')
 const { spawn, spawnSync } = require('child_process')
-const { succeeded, forEver } = require('./tools')
+const { TMP, succeeded, forEver } = require('./tools')
 
 function fill (directory) {
   const paths = [0, 1, 2, 3].map((n) => `${directory}/full${n}`)
@@ -64,23 +64,23 @@ module.exports = {
     const hoard = []
     for (;;) hoard.push(new Uint8Array(new SharedArrayBuffer(16 << 20)).fill(1))
   },
-  'fill-tmp': () => fill('/tmp'),
+  'fill-tmp': () => fill(TMP),
   'fill-shared-memory': () => fill('/dev/shm'),
   'many-files': () => {
-    fs.mkdirSync('/tmp/many')
+    fs.mkdirSync(TMP + '/many')
     try {
-      for (let n = 0; n < 200000; n++) fs.writeFileSync('/tmp/many/' + n, '')
+      for (let n = 0; n < 200000; n++) fs.writeFileSync(TMP + '/many/' + n, '')
       return succeeded()
     } finally {
-      fs.rmSync('/tmp/many', { recursive: true })
+      fs.rmSync(TMP + '/many', { recursive: true })
     }
   },
   'one-large-file': () => {
-    fs.writeFileSync('/tmp/sparse', '')
+    fs.writeFileSync(TMP + '/sparse', '')
     try {
-      return succeeded(fs.truncateSync('/tmp/sparse', 2 ** 40))
+      return succeeded(fs.truncateSync(TMP + '/sparse', 2 ** 40))
     } finally {
-      fs.unlinkSync('/tmp/sparse')
+      fs.unlinkSync(TMP + '/sparse')
     }
   },
   'many-descriptors': () => {

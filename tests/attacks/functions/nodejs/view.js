@@ -5,7 +5,7 @@ const dgram = require('dgram')
 const fs = require('fs')
 const net = require('net')
 const os = require('os')
-const { succeeded, reads, lists, opens, create } = require('./tools')
+const { TMP, succeeded, reads, lists, opens, create } = require('./tools')
 
 function connects (where) {
   return new Promise((resolve, reject) => {
@@ -24,14 +24,14 @@ module.exports = {
   'climb-out-by-proc-root': () => reads('/proc/self/root/../../etc/shadow'),
   'climb-out-by-parent-of-cwd': () => lists('/proc/self/cwd/../data'),
   'link-to-shadow': () => {
-    fs.symlinkSync('/etc/shadow', '/tmp/link')
+    fs.symlinkSync('/etc/shadow', TMP + '/link')
     try {
-      return reads('/tmp/link')
+      return reads(TMP + '/link')
     } finally {
-      fs.unlinkSync('/tmp/link')
+      fs.unlinkSync(TMP + '/link')
     }
   },
-  'hard-link-to-program': () => succeeded(fs.linkSync('/usr/bin/env', '/tmp/env')),
+  'hard-link-to-program': () => succeeded(fs.linkSync('/usr/bin/env', TMP + '/env')),
   'users-of-machine': () => {
     const names = fs.readFileSync('/etc/passwd', 'utf8').trim().split('\n').map((line) => line.split(':')[0])
     return names.join() === 'function' ? 'only function' : succeeded(names)
@@ -56,15 +56,12 @@ module.exports = {
   'read-memory-device': () => reads('/dev/mem'),
   'open-disk': () => opens('/dev/vda', 'r'),
   'open-terminal': () => opens('/dev/tty', 'r+'),
-  'open-kvm-and-tun': () => {
-    const there = ['kvm', 'net/tun', 'fuse', 'ptmx'].filter((name) => fs.existsSync('/dev/' + name))
-    return there.length ? succeeded(there) : 'absent'
-  },
-  'write-code': () => create('/function/more.js'),
+  'open-kvm-and-tun': () => succeeded(opens('/dev/kvm', 'r+'), opens('/dev/net/tun', 'r+')),
+  'write-code': () => create(__dirname + '/more.js'),
   'change-code': () => succeeded(fs.truncateSync(__filename)),
   'remove-code': () => succeeded(fs.unlinkSync(__filename)),
-  'replace-worker-script': () => succeeded(fs.renameSync('/dispatch/worker.cjs', '/dispatch/old')),
-  'permissions-of-code': () => succeeded(fs.chmodSync('/function', 0o777)),
+  'replace-worker-script': () => succeeded(fs.renameSync(process.argv[1], process.argv[1] + '.old')),
+  'permissions-of-code': () => succeeded(fs.chmodSync(__dirname, 0o777)),
   'write-usr': () => create('/usr/lib/more'),
   'write-etc': () => create('/etc/more'),
   'write-root': () => create('/more'),

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from tools import attack, succeeded
+from tools import TMP, attack, succeeded
 
 
 @attack
@@ -105,7 +105,7 @@ def fill(directory):
 
 @attack
 def fill_tmp(facts):
-    return fill("/tmp")
+    return fill(TMP)
 
 
 @attack
@@ -115,22 +115,22 @@ def fill_shared_memory(facts):
 
 @attack
 def many_files(facts):
-    os.mkdir("/tmp/many")
+    os.mkdir(TMP + "/many")
     count = 0
     try:
         while count < 200000:
-            os.close(os.open("/tmp/many/%d" % count, os.O_CREAT | os.O_WRONLY))
+            os.close(os.open(TMP + "/many/%d" % count, os.O_CREAT | os.O_WRONLY))
             count += 1
         return succeeded(count)
     finally:
         for name in range(count):
-            os.unlink("/tmp/many/%d" % name)
-        os.rmdir("/tmp/many")
+            os.unlink(TMP + "/many/%d" % name)
+        os.rmdir(TMP + "/many")
 
 
 @attack
 def one_large_file(facts):
-    path = "/tmp/sparse"
+    path = TMP + "/sparse"
     fd = os.open(path, os.O_CREAT | os.O_WRONLY)
     try:
         os.ftruncate(fd, 1 << 40)

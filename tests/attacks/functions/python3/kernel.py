@@ -47,6 +47,7 @@ NUMBERS = {
     "personality": (135, 92),
     "pidfd_getfd": (438, 438),
     "pidfd_open": (434, 434),
+    "pidfd_send_signal": (424, 424),
     "pivot_root": (155, 41),
     "prctl": (157, 167),
     "prlimit64": (302, 261),
@@ -222,8 +223,9 @@ def trace_server(facts):
 
 
 @attack
-def watch_server(facts):
-    return succeeded(system_call("pidfd_open", facts["server"], 0))
+def signal_server_by_pidfd(facts):
+    server = system_call("pidfd_open", facts["server"], 0)
+    return succeeded(system_call("pidfd_send_signal", server, 9, 0, 0))
 
 
 @attack

@@ -4,6 +4,8 @@ import errno
 import os
 
 ATTACKS = {}
+# Without namespaces it is not /tmp.
+TMP = os.environ.get("TMPDIR", "/tmp")
 
 
 def attack(function):

@@ -1,8 +1,11 @@
 """What a function tries to see and to change: files, /proc, devices."""
 
 import os
+import sys
 
-from tools import attack, create, reads, succeeded
+from tools import TMP, attack, create, reads, succeeded
+
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 @attack
@@ -47,16 +50,16 @@ def climb_out_by_parent_of_cwd(facts):
 
 @attack
 def link_to_shadow(facts):
-    os.symlink("/etc/shadow", "/tmp/link")
+    os.symlink("/etc/shadow", TMP + "/link")
     try:
-        return reads("/tmp/link")
+        return reads(TMP + "/link")
     finally:
-        os.unlink("/tmp/link")
+        os.unlink(TMP + "/link")
 
 
 @attack
 def hard_link_to_program(facts):
-    os.link("/usr/bin/env", "/tmp/env")
+    os.link("/usr/bin/env", TMP + "/env")
     return succeeded()
 
 
@@ -150,15 +153,12 @@ def open_terminal(facts):
 
 @attack
 def open_kvm_and_tun(facts):
-    for name in ("kvm", "net/tun", "fuse", "ptmx"):
-        if os.path.exists("/dev/" + name):
-            return succeeded(name)
-    return "absent"
+    return succeeded(os.open("/dev/kvm", os.O_RDWR), os.open("/dev/net/tun", os.O_RDWR))
 
 
 @attack
 def write_code(facts):
-    return create("/function/more.py")
+    return create(HERE + "/more.py")
 
 
 @attack
@@ -175,7 +175,7 @@ def remove_code(facts):
 
 @attack
 def replace_worker_script(facts):
-    os.rename("/dispatch/worker.py", "/dispatch/old.py")
+    os.rename(sys.argv[0], sys.argv[0] + ".old")
     return succeeded()
 
 
@@ -206,5 +206,5 @@ def own_program(facts):
 
 @attack
 def permissions_of_code(facts):
-    os.chmod("/function", 0o777)
+    os.chmod(HERE, 0o777)
     return succeeded()
