@@ -78,21 +78,28 @@ fn show(where_: &str, health: &Health) -> String {
 }
 
 #[cfg(feature = "server")]
-fn start() -> Result<dispatch_sandbox::Launcher> {
-    dispatch_sandbox::Launcher::start().map_err(|error| Error::local(error.to_string()))
+use dispatch_sandbox::Launcher;
+
+/// Stands for what a program without a server does not have.
+#[cfg(not(feature = "server"))]
+struct Launcher;
+
+#[cfg(feature = "server")]
+fn start() -> Result<Launcher> {
+    Launcher::start().map_err(|error| Error::local(error.to_string()))
 }
 
 #[cfg(feature = "server")]
-async fn probe(launcher: dispatch_sandbox::Launcher) -> Option<Health> {
+async fn probe(launcher: Launcher) -> Option<Health> {
     Some(dispatch_server::health_of(&launcher.probe().await))
 }
 
 #[cfg(not(feature = "server"))]
-fn start() -> Result<()> {
-    Ok(())
+fn start() -> Result<Launcher> {
+    Ok(Launcher)
 }
 
 #[cfg(not(feature = "server"))]
-async fn probe(_: ()) -> Option<Health> {
+async fn probe(_: Launcher) -> Option<Health> {
     None
 }
