@@ -11,7 +11,7 @@ use crate::call::{Cause, Failure};
 use crate::egress::{self, Door};
 use crate::language::Pack;
 use crate::worker::{Plan, failure};
-use crate::{Egress, Revision, Tier};
+use crate::{Egress, Revision};
 
 /// Where the source, and the language's own files, are inside.
 const SOURCE: &str = "/function";
@@ -83,7 +83,7 @@ fn base<'a>(shared: &'a Shared, language: &str, host_uid: u32) -> Result<Base<'a
 /// When the language is not there.
 pub fn waiting(shared: &Shared, language: &str, host_uid: u32) -> Result<Spec, Failure> {
     let Base { pack, mut sandbox } = base(shared, language, host_uid)?;
-    if pack.worker.takes_at_start(PROXY) {
+    if pack.worker.takes_at_start(PROXY) && has_sockets(shared) {
         sandbox.env.extend(egress::environment());
     }
     Ok(sandbox)
@@ -114,7 +114,7 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
         memory_bytes: settings.memory_bytes,
         tmp_bytes,
     });
-    for (name, proxy) in egress::environment() {
+    for (name, proxy) in egress::environment().filter(|_| has_sockets(shared)) {
         if settings.egress.reach().is_some() {
             environment.entry(name).or_insert(proxy);
         } else if can_wait && pack.worker.takes_at_start(PROXY) {
@@ -143,8 +143,7 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
         forks: settings.preload && pack.worker.forks && shared.launcher.has_views(),
         attachment,
         environment,
-        // Without a network of its own a worker has no sockets that could lead to a proxy.
-        door: Door::new(&shared.gate, revision).filter(|_| shared.launcher.tier() != Tier::C),
+        door: Door::new(&shared.gate, revision).filter(|_| has_sockets(shared)),
         uplink: (settings.egress == Egress::Full).then(|| shared.gate.filter()),
         function: revision.function.clone(),
         source: SOURCE.to_owned(),
@@ -153,6 +152,11 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
         result_limit: shared.options.result_limit,
         start_timeout: shared.options.start_timeout,
     })
+}
+
+/// Whether sandboxes have sockets that can lead to a proxy: those of a network of their own.
+fn has_sockets(shared: &Shared) -> bool {
+    shared.launcher.has_views()
 }
 
 fn read_only(source: PathBuf, target: &str) -> Bind {

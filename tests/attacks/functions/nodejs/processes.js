@@ -38,8 +38,10 @@ module.exports = {
     return sockets === 1 && found.every((kind) => own.test(kind)) ? 'exactly its own' : succeeded(found)
   },
   'inherited-environment': () => {
-    const names = Object.keys(process.env).sort().join()
-    const more = TMP === '/tmp' ? '' : ',TMPDIR'
-    return names.replace('NODE_OPTIONS,', '') === 'HOME,LANG,PATH' + more ? 'exactly its own' : succeeded(names)
+    const proxies = ['ALL_PROXY', 'HTTPS_PROXY', 'HTTP_PROXY', 'NO_PROXY']
+    const network = [...proxies, ...proxies.map((name) => name.toLowerCase())]
+    const expected = ['HOME', 'LANG', 'NODE_USE_ENV_PROXY', 'PATH', ...(TMP === '/tmp' ? network : ['TMPDIR'])].sort().join()
+    const names = Object.keys(process.env).filter((name) => name !== 'NODE_OPTIONS').sort().join()
+    return names === expected ? 'exactly its own' : succeeded(names)
   }
 }

@@ -147,9 +147,12 @@ def inherited_descriptors(facts):
 def inherited_environment(facts):
     names = sorted(os.environ)
     expected = ["HOME", "LANG", "PATH", "PYTHONDONTWRITEBYTECODE"]
-    if TMP != "/tmp":
+    if TMP == "/tmp":
+        proxies = ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"]
+        expected += proxies + [name.lower() for name in proxies]
+    else:
         expected.append("TMPDIR")
-    return "exactly its own" if names == expected else succeeded(names)
+    return "exactly its own" if names == sorted(expected) else succeeded(names)
 
 
 @attack
