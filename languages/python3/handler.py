@@ -3,7 +3,7 @@
 import os
 import sys
 
-from __main__ import LoadError
+from _dispatch_calls import LoadError
 
 LAYER = "layer"
 

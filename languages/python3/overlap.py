@@ -9,7 +9,7 @@ import threading
 from _socket import MSG_DONTWAIT
 from concurrent.futures import ThreadPoolExecutor
 
-from __main__ import MAX_BODY, PONG, Calls, call_fault, flush, parse, render
+from _dispatch_calls import MAX_BODY, PONG, Calls, call_fault, flush, parse, render
 
 
 def serve(channel, function, limit, threads, logs):

@@ -8,7 +8,7 @@ from _signal import SIG_DFL, SIGCHLD, set_wakeup_fd, signal
 from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
 from select import POLLIN, poll
 
-from __main__ import PONG, to_bytes
+from _dispatch_calls import PONG, to_bytes
 
 DESCRIPTORS = 3
 

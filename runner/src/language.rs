@@ -50,7 +50,9 @@ pub struct RuntimeSpec {
     /// directory of the server's user.
     #[serde(default)]
     pub patterns: Vec<String>,
-    /// Arguments that make it print one line of JSON: `executable`, `version`, `prefixes`.
+    /// Arguments that make it print one line of JSON: `executable`, `version`, `prefixes`, and maybe
+    /// `files` to stand beside the pack's own: names with contents in base64. `{directory}` stands
+    /// for where those are.
     pub probe: Vec<String>,
 }
 
@@ -219,7 +221,13 @@ impl Languages {
         let mut inner =
             Inner { packs: Vec::new(), directories: HashMap::new(), installed: HashMap::new() };
         for (name, (pack, path)) in packs {
-            if let Some(found) = probe::find(launcher, &pack).await {
+            if let Some((found, files)) = probe::find(launcher, &pack, &path).await {
+                // A pack from elsewhere may change while we run, and what was made of it would not.
+                if path.starts_with(into)
+                    && let Err(error) = probe::add(&path, &files)
+                {
+                    tracing::warn!(language = name, %error, "it starts slower than it could");
+                }
                 inner.installed.insert(name.clone(), found);
             }
             inner.directories.insert(name, path);
@@ -294,7 +302,9 @@ fn readable(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
     for entry in std::fs::read_dir(folder)? {
-        std::fs::set_permissions(entry?.path(), std::fs::Permissions::from_mode(0o644))?;
+        let entry = entry?;
+        let mode = if entry.file_type()?.is_dir() { 0o755 } else { 0o644 };
+        std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(mode))?;
     }
     Ok(())
 }
@@ -381,6 +391,9 @@ mod tests {
             assert!(found.runtime.version.split('.').count() == 3, "{found:?}");
             assert!(languages.directory(language).join("language.toml").is_file());
         }
+        let compiled = languages.directory("python3").join("__pycache__");
+        let names: Vec<_> = std::fs::read_dir(compiled).unwrap().flatten().collect();
+        assert_eq!(names.len(), 5, "each file of the worker: {names:?}");
     }
 
     #[tokio::test]

@@ -1,9 +1,12 @@
 //! Finding the runtime of a language: each candidate is run in a sandbox and says what it is.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use dispatch_sandbox::{Bind, Exit, Launcher, Network, Spec};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
@@ -16,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Candidates tried for one language.
 const MAX_CANDIDATES: usize = 32;
 /// Bytes read of what a candidate prints.
-const MAX_OUTPUT: u64 = 16 << 10;
+const MAX_OUTPUT: u64 = 1 << 20;
 /// Directories that every sandbox shows.
 const BASE_VIEW: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
 
@@ -25,12 +28,21 @@ struct Answer {
     executable: PathBuf,
     version: String,
     prefixes: Vec<PathBuf>,
+    #[serde(default)]
+    files: Files,
 }
 
-/// The first candidate that works.
-pub(super) async fn find(launcher: &Launcher, pack: &Pack) -> Option<Installed> {
+/// Files to stand beside those of a pack, in base64.
+type Files = BTreeMap<PathBuf, String>;
+
+/// The first candidate that works, and what it has made. `directory` has the pack's files.
+pub(super) async fn find(
+    launcher: &Launcher,
+    pack: &Pack,
+    directory: &Path,
+) -> Option<(Installed, Files)> {
     for candidate in candidates(pack).into_iter().take(MAX_CANDIDATES) {
-        if let Some(found) = try_one(launcher, pack, &candidate).await {
+        if let Some(found) = try_one(launcher, pack, directory, &candidate).await {
             tracing::debug!(language = pack.name, executable = %candidate.display(), "found");
             return Some(found);
         }
@@ -96,18 +108,26 @@ fn version(name: &str) -> Vec<u64> {
     numbers.filter_map(|number| number.parse().ok()).collect()
 }
 
-async fn try_one(launcher: &Launcher, pack: &Pack, candidate: &Path) -> Option<Installed> {
+async fn try_one(
+    launcher: &Launcher,
+    pack: &Pack,
+    directory: &Path,
+    candidate: &Path,
+) -> Option<(Installed, Files)> {
     // `<prefix>/bin/python3`: the prefix is what a runtime outside the base view needs.
     let prefix = candidate.parent()?.parent()?;
-    let argv = std::iter::once(candidate.display().to_string()).chain(pack.runtime.probe.clone());
-    let mut spec = command(argv.collect(), &outside_view(&[prefix.to_owned()]));
+    let shown = directory.display().to_string();
+    let arguments = pack.runtime.probe.iter().map(|word| word.replace("{directory}", &shown));
+    let argv = std::iter::once(candidate.display().to_string()).chain(arguments);
+    let view = outside_view(&[prefix.to_owned(), directory.to_owned()]);
+    let mut spec = command(argv.collect(), &view);
     spec.syscalls = pack.sandbox.calls();
     let (exit, text) = run(launcher, &spec).await.ok()?;
     if exit != Exit::Code(0) {
         return None;
     }
     let answer: Answer = serde_json::from_str(text.trim()).ok()?;
-    Some(Installed {
+    let installed = Installed {
         binds: outside_view(&answer.prefixes),
         syscalls: spec.syscalls,
         runtime: Runtime {
@@ -115,7 +135,28 @@ async fn try_one(launcher: &Launcher, pack: &Pack, candidate: &Path) -> Option<I
             version: answer.version,
             executable: answer.executable,
         },
-    })
+    };
+    Some((installed, answer.files))
+}
+
+/// Adds what a runtime has made to a pack: never in the place of a file, nor anywhere else.
+///
+/// # Errors
+/// A name or content that is not valid, or what the system said.
+pub(super) fn add(directory: &Path, files: &Files) -> std::io::Result<()> {
+    for (name, content) in files {
+        if !name.components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(std::io::ErrorKind::InvalidFilename.into());
+        }
+        let content = STANDARD.decode(content).map_err(std::io::Error::other)?;
+        let path = directory.join(name);
+        let folder = path.parent().unwrap_or(directory);
+        std::fs::create_dir_all(folder)?;
+        let mut file = std::fs::File::create_new(&path)?;
+        std::io::Write::write_all(&mut file, &content)?;
+        super::readable(folder)?;
+    }
+    Ok(())
 }
 
 /// Those directories that the base view does not show already, without ones below others.
