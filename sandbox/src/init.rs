@@ -22,6 +22,9 @@ use crate::sys;
 /// The user a function is, inside its user namespace.
 pub(crate) const INSIDE: u32 = 1000;
 
+/// The step that fails where control groups cannot be used after all.
+pub(crate) const GROUP: &str = "control group";
+
 /// What init says on its status pipe, one byte each: then text or a number.
 pub(crate) const FAILED: u8 = b'F';
 pub(crate) const STARTED: u8 = b'S';
@@ -53,18 +56,20 @@ pub(crate) enum View<'a> {
     Hosts(&'a Place),
 }
 
-/// The whole life of process 1.
+/// The whole life of process 1. What it may use is limited once it has done `enter`.
 pub(crate) fn run(
     spec: &Spec,
     ends: Ends,
     ties: Ties,
     view: View<'_>,
     filter: Option<&[sock_filter]>,
+    enter: impl FnOnce() -> io::Result<()>,
 ) -> ! {
     let Ties { status, ready, life } = ties;
     // Above all not the launcher's own socket: who holds it may start anything anywhere.
     let keep = [&ends.channel, &ends.stdout, &ends.stderr, &status, &ready, &life];
     sys::close_all_but(&keep.map(|fd| fd.as_raw_fd()));
+    let entered = enter().step(GROUP);
     let mut byte = [0];
     if File::from(ready).read_exact(&mut byte).is_err() {
         sys::exit(1);
@@ -73,7 +78,9 @@ pub(crate) fn run(
     let watched = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM]);
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&watched), None);
     let mut status = File::from(status);
-    let worker = confine(spec, &ends, &life, view).and_then(|()| start(spec, &ends, view, filter));
+    let worker = entered
+        .and_then(|()| confine(spec, &ends, &life, view))
+        .and_then(|()| start(spec, &ends, view, filter));
     let worker = match worker {
         Ok(worker) => worker,
         Err(Failure { step, error }) => {
@@ -250,7 +257,8 @@ fn limits(spec: &Spec, view: View<'_>) {
         given(spec.memory_bytes).map(|limit| limit.saturating_mul(2).saturating_add(512 << 20));
     // Our own process counts as well, and whatever else this user has.
     let others = match view {
-        View::Own { .. } => 1,
+        // One more than a control group allows: then it is the group that refuses, and counts it.
+        View::Own { .. } => 2,
         View::Hosts(place) => plain::tasks_of(place.owner),
     };
     let processes = given(spec.processes).map(|limit| limit.saturating_add(others));

@@ -2,12 +2,13 @@
 //! its owner goes away it kills all of them and ends.
 
 mod ground;
+mod sandbox;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -18,8 +19,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, pipe2};
 
 pub(crate) use self::ground::Ground;
+use self::sandbox::Sandbox;
 use crate::attach::{self, Home};
-use crate::init::{self, ENDED, Ends, FAILED, STARTED, Ties, View};
+use crate::cgroup::{Cgroups, Group, Kind};
+use crate::init::{self, ENDED, Ends, FAILED, GROUP, STARTED, Ties, View};
 use crate::inside::{self, Watched};
 use crate::memory::Watchdog;
 use crate::network;
@@ -33,30 +36,15 @@ use crate::{sys, uplink};
 
 /// Descriptors kept for the launcher's own use and for the sandbox being made.
 const SPARE: u64 = 32;
-/// Descriptors each sandbox costs: what its first process says, its mounts, its network.
-const EACH: u64 = 3;
+/// Descriptors each sandbox costs: what its first process says, its mounts, its network, the alarm
+/// of its memory.
+const EACH: u64 = 4;
+/// How often is looked while something is about to happen.
+const SOON: Duration = Duration::from_millis(2);
+/// How often the removal of a group is tried: its last process may be about to leave it.
+const REMOVALS: u32 = 250;
 /// Descriptors the launcher wants to have.
 const FILES: u64 = 1 << 16;
-
-struct Sandbox {
-    id: u64,
-    /// None once its end has been read.
-    status: Option<OwnedFd>,
-    said: Vec<u8>,
-    started: bool,
-    ended: Option<i32>,
-    watchdog: Option<Watchdog>,
-    /// Processes that are watched by themselves.
-    watched: Vec<Watched>,
-    /// Where more can be attached, if that was asked for.
-    mounts: Option<File>,
-    /// The network of its own, if it has one.
-    network: Option<File>,
-    /// Its directory, where it has no view of its own.
-    root: Option<PathBuf>,
-    /// What leads out of it goes when this does.
-    uplink: Option<OwnedFd>,
-}
 
 struct Launcher {
     control: OwnedFd,
@@ -70,6 +58,9 @@ struct Launcher {
     /// A pipe nobody writes to: the first end goes to every sandbox, the second is ours alone.
     life: (OwnedFd, OwnedFd),
     sandboxes: HashMap<i32, Sandbox>,
+    cgroups: Cgroups,
+    /// Groups of sandboxes that have ended, and how often their removal was tried.
+    left: Vec<(Group, u32)>,
 }
 
 /// Serves until the owner closes the socket.
@@ -97,7 +88,11 @@ pub(crate) fn serve(control: OwnedFd, at_most: Tier) -> io::Result<()> {
         capacity: usize::try_from(files.saturating_sub(SPARE) / EACH).unwrap_or(usize::MAX),
         life: pipe2(OFlag::O_CLOEXEC)?,
         sandboxes: HashMap::new(),
+        cgroups: Cgroups::here(std::process::id()),
+        left: Vec::new(),
     };
+    launcher.ground.groups =
+        [Kind::Memory, Kind::Cpu, Kind::Processes].map(|kind| launcher.cgroups.has(kind));
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     launcher.find_ground(at_most)?;
     launcher.tell(&Event::Ready(launcher.ground.clone()))?;
@@ -111,7 +106,8 @@ impl Launcher {
         loop {
             let pause =
                 self.sandboxes.values().flat_map(Sandbox::watchdogs).filter_map(Watchdog::pause);
-            let pause = pause.min();
+            let waits = !self.left.is_empty() || self.sandboxes.values().any(Sandbox::is_alarmed);
+            let pause = pause.chain(waits.then_some(SOON)).min();
             let mut pids = Vec::new();
             let mut fds = vec![
                 PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
@@ -123,6 +119,13 @@ impl Launcher {
                     fds.push(PollFd::new(status.as_fd(), PollFlags::POLLIN));
                 }
             }
+            let mut alarms = Vec::new();
+            for (pid, sandbox) in &self.sandboxes {
+                if let Some(alarm) = sandbox.group.alarm() {
+                    alarms.push(*pid);
+                    fds.push(PollFd::new(alarm, PollFlags::POLLIN));
+                }
+            }
             let pause = pause.map_or(PollTimeout::NONE, |pause| {
                 PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX)
             });
@@ -131,6 +134,11 @@ impl Launcher {
                 Err(error) => return Err(error.into()),
             }
             let any: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+            for (pid, _) in alarms.iter().zip(&any[2 + pids.len()..]).filter(|(_, any)| **any) {
+                if let Some(sandbox) = self.sandboxes.get_mut(pid) {
+                    sandbox.alarm();
+                }
+            }
             for (pid, _) in pids.iter().zip(&any[2..]).filter(|(_, any)| **any) {
                 self.listen(*pid)?;
             }
@@ -152,14 +160,15 @@ impl Launcher {
         };
         match request {
             Request::Signal { id, signal } => {
-                let found = self.sandboxes.iter().find(|(_, sandbox)| sandbox.id == id);
-                if let (Some((pid, _)), Ok(signal)) = (found, Signal::try_from(signal)) {
-                    // Not reaped yet, so the number is still theirs.
-                    let _ = kill(Pid::from_raw(*pid), signal);
+                if let (Some((pid, sandbox)), Ok(signal)) =
+                    (self.find(id), Signal::try_from(signal))
+                {
+                    sandbox.signal(pid, signal);
                 }
             }
             Request::SignalInside { id, pid, signal } => {
-                if let Some((init, _)) = self.find(id) {
+                if let Some((init, sandbox)) = self.find(id) {
+                    let _ = sandbox.group.freeze(false);
                     inside::signal(init, pid, signal);
                 }
             }
@@ -175,6 +184,17 @@ impl Launcher {
                 let killed = sandbox.watched.iter().any(|w| w.pid == pid && w.watchdog.has_bitten);
                 sandbox.watched.retain(|other| other.pid != pid);
                 self.tell(&Event::OutOfMemory { id, pid, killed })?;
+            }
+            Request::Limit { id, limits } => {
+                if let Some((pid, sandbox)) = self.find(id) {
+                    sandbox.limit(pid, limits);
+                }
+            }
+            Request::Freeze { id, frozen } => {
+                if let Some((_, sandbox)) = self.find(id) {
+                    // Where it cannot be done they go on, which costs time but harms nothing.
+                    let _ = sandbox.group.freeze(frozen);
+                }
             }
             Request::Attach { id, attachment } => {
                 let failed = self.attach(id, &attachment)?;
@@ -233,29 +253,27 @@ impl Launcher {
         let filter = self.filters.as_mut().map(|all| all.program(&spec.syscalls, sockets));
         let spec = place.as_ref().map_or(spec, |place| &place.spec);
         let namespaces = namespaces(view, spec.network);
-        let pid = sys::fork_into(namespaces)
-            .inspect_err(|_| place.iter().for_each(|place| plain::remove(&place.root)))
-            .step("namespaces")?;
+        let root = place.as_ref().map(|place| place.root.clone());
+        let mut sandbox = Sandbox::new(id, said, root);
+        let forked = self.cgroups.make(id).step(GROUP).and_then(|group| {
+            sandbox.group = group;
+            sandbox.group.fork(namespaces).step("namespaces")
+        });
+        let (pid, is_in) = match forked {
+            Ok(forked) => forked,
+            Err(failure) => {
+                self.clear_up(&mut sandbox);
+                return Err(failure);
+            }
+        };
         if pid == 0 {
-            drop((go, said));
-            init::run(spec, ends, Ties { status, ready, life }, view, filter.as_deref());
+            drop(go);
+            let ties = Ties { status, ready, life };
+            init::run(spec, ends, ties, view, filter.as_deref(), || sandbox.group.enter(is_in));
         }
         // From here on its end is heard of, and told, whatever happens to it.
-        let watchdog = (spec.memory_bytes > 0).then(|| Watchdog::new(pid, spec.memory_bytes));
-        let mut sandbox = Sandbox {
-            id,
-            status: Some(said),
-            said: Vec::new(),
-            started: false,
-            ended: None,
-            watchdog,
-            watched: Vec::new(),
-            mounts: None,
-            network: None,
-            root: place.as_ref().map(|place| place.root.clone()),
-            uplink: None,
-        };
         let mut prepare = || -> Result<(), Failure> {
+            sandbox.limit(pid, spec.limits());
             if matches!(view, View::Own { userns: true }) {
                 map_ids(pid, spec.host_uid).step("user mapping")?;
             }
@@ -280,18 +298,20 @@ impl Launcher {
     }
 
     fn find(&mut self, id: u64) -> Option<(i32, &mut Sandbox)> {
-        let found = self.sandboxes.iter_mut().find(|(_, sandbox)| sandbox.id == id);
+        Launcher::found(&mut self.sandboxes, id)
+    }
+
+    fn found(all: &mut HashMap<i32, Sandbox>, id: u64) -> Option<(i32, &mut Sandbox)> {
+        let found = all.iter_mut().find(|(_, sandbox)| sandbox.id == id);
         found.map(|(pid, sandbox)| (*pid, sandbox))
     }
 
     /// Says what failed, if something did. An error is our own end: we are not where we belong.
     fn attach(&mut self, id: u64, attachment: &Attachment) -> io::Result<Option<(String, i32)>> {
-        let found = self.sandboxes.iter_mut().find(|(_, sandbox)| sandbox.id == id);
-        let Some((pid, sandbox)) = found else {
+        let Some((pid, sandbox)) = Launcher::found(&mut self.sandboxes, id) else {
             return Ok(Some(("sandbox".to_owned(), libc::ESRCH)));
         };
-        let memory = attachment.memory_bytes;
-        sandbox.watchdog = (memory > 0).then(|| Watchdog::new(*pid, memory));
+        sandbox.limit(pid, attachment.limits);
         let (Some(mounts), Some(home)) = (&sandbox.mounts, &self.home) else {
             return Ok(Some(("mount points".to_owned(), libc::EINVAL)));
         };
@@ -356,15 +376,15 @@ impl Launcher {
             while self.sandboxes.get(&pid).is_some_and(|sandbox| sandbox.status.is_some()) {
                 self.listen(pid)?;
             }
-            let Some(sandbox) = self.sandboxes.remove(&pid) else { continue };
-            self.clear_up(&sandbox);
+            let Some(mut sandbox) = self.sandboxes.remove(&pid) else { continue };
+            let out_of_memory = sandbox.was_out_of_memory();
+            self.clear_up(&mut sandbox);
             let id = sandbox.id;
             if !sandbox.started {
                 let (step, errno) = sandbox.failure();
                 self.tell(&Event::Failed { id, step, errno })?;
                 continue;
             }
-            let out_of_memory = sandbox.watchdog.as_ref().is_some_and(|dog| dog.has_bitten);
             let status = sandbox.ended.unwrap_or(status);
             self.tell(&Event::Exited { id, status, out_of_memory })?;
         }
@@ -372,17 +392,9 @@ impl Launcher {
     }
 
     fn watch(&mut self) {
+        self.remove_groups();
         for (pid, sandbox) in &mut self.sandboxes {
-            if let Some(watchdog) = &mut sandbox.watchdog
-                && watchdog.look()
-            {
-                let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
-            }
-            for watched in &mut sandbox.watched {
-                if watched.watchdog.look() {
-                    watched.kill(*pid);
-                }
-            }
+            sandbox.look(*pid);
         }
     }
 
@@ -390,13 +402,19 @@ impl Launcher {
         wire::send(self.control.as_raw_fd(), event, &[])
     }
 
-    /// Ends what a sandbox without namespaces has left behind.
-    fn clear_up(&self, sandbox: &Sandbox) {
-        let Some(root) = &sandbox.root else { return };
-        while let Some(orphan) = self.kill_orphans() {
-            let _ = nix::sys::wait::waitpid(Pid::from_raw(orphan), None);
+    /// Removes what a sandbox that has ended leaves behind: without namespaces, its processes too.
+    fn clear_up(&mut self, sandbox: &mut Sandbox) {
+        let mut group = std::mem::take(&mut sandbox.group);
+        if let Some(root) = &sandbox.root {
+            group.kill();
+            while let Some(orphan) = self.kill_orphans() {
+                let _ = nix::sys::wait::waitpid(Pid::from_raw(orphan), None);
+            }
+            plain::remove(root);
         }
-        plain::remove(root);
+        if !group.remove() {
+            self.left.push((group, 0));
+        }
     }
 
     /// Kills those children of ours that are no sandbox's first process: only the death of that one
@@ -427,24 +445,19 @@ impl Launcher {
         if let Some(base) = &self.ground.base {
             plain::remove(base);
         }
-    }
-}
-
-impl Sandbox {
-    fn watchdogs(&self) -> impl Iterator<Item = &Watchdog> {
-        self.watchdog.iter().chain(self.watched.iter().map(|watched| &watched.watchdog))
-    }
-
-    /// What an init that never started its worker said about it.
-    fn failure(&self) -> (String, i32) {
-        let text = match self.said.split_first() {
-            Some((&FAILED, text)) => String::from_utf8_lossy(text).into_owned(),
-            _ => String::new(),
-        };
-        match text.split_once(' ') {
-            Some((errno, step)) => (step.to_owned(), errno.parse().unwrap_or(libc::EIO)),
-            None => ("start".to_owned(), libc::ECHILD),
+        self.left.extend(self.sandboxes.drain().map(|(_, sandbox)| (sandbox.group, 0)));
+        while !self.left.is_empty() {
+            self.remove_groups();
+            std::thread::sleep(SOON);
         }
+    }
+
+    /// Removes the groups of sandboxes that have ended.
+    fn remove_groups(&mut self) {
+        self.left.retain_mut(|(group, tries)| {
+            *tries += 1;
+            !group.remove() && *tries < REMOVALS
+        });
     }
 }
 
@@ -456,11 +469,8 @@ fn owner(spec: &Spec) -> u32 {
 
 fn namespaces(view: View<'_>, network: Network) -> libc::c_int {
     let View::Own { userns } = view else { return 0 };
-    let mut namespaces = libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
+    let mut namespaces =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if network != Network::Host {
         namespaces |= libc::CLONE_NEWNET;
     }

@@ -7,6 +7,7 @@
 
 mod affinity;
 mod attach;
+mod cgroup;
 mod error;
 mod init;
 mod inside;
@@ -32,7 +33,7 @@ pub use member::Member;
 pub use owner::{Child, Launcher, Wish};
 pub use probe::{Layer, Report, Tier};
 pub use seccomp::check_call;
-pub use spec::{Attachment, Bind, Network, Rule, Spec};
+pub use spec::{Attachment, Bind, Limits, Network, Rule, Spec};
 pub use wire::MAX_PORTS;
 
 /// Serves as the launcher, and never returns, where this process was started to be it. To be called

@@ -96,6 +96,11 @@ pub(crate) fn processes(init: i32) -> Vec<i32> {
     all.split_off(1)
 }
 
+/// Bytes of memory that all processes of a sandbox hold together.
+pub(crate) fn held(init: i32) -> u64 {
+    processes(init).iter().map(|pid| share(*pid).unwrap_or_else(|| resident(*pid))).sum()
+}
+
 /// Bytes of memory one process sees, those of programs and libraries too.
 fn resident(pid: i32) -> u64 {
     let Ok(text) = fs::read_to_string(proc(pid, "statm")) else { return 0 };

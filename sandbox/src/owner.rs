@@ -19,7 +19,7 @@ use crate::launcher::Ground;
 use crate::member::Member;
 use crate::plain;
 use crate::probe::{self, Report, Tier};
-use crate::spec::{Attachment, Rule, Spec};
+use crate::spec::{Attachment, Limits, Rule, Spec};
 use crate::wire::{self, Event, Request};
 
 /// Tells the program that it is to be the launcher.
@@ -382,7 +382,7 @@ impl Child {
                 return Err(Error::Ended);
             }
             waiting.attaching.insert(self.id, attached);
-            waiting.limits.insert(self.id, attachment.memory_bytes);
+            waiting.limits.insert(self.id, attachment.limits.memory_bytes);
         }
         let request = Request::Attach { id: self.id, attachment: attachment.clone() };
         wire::send(inner.socket.as_raw_fd(), &request, &[])?;
@@ -468,6 +468,40 @@ impl Child {
     pub fn kill(&self) {
         if self.exit.borrow().is_none() {
             self.launcher.signal(self.id, Signal::SIGKILL);
+        }
+    }
+
+    /// Changes what all its processes may use together; see [`Limits`] for what is kept where.
+    pub fn limit(&self, limits: Limits) {
+        let mut waiting = lock(&self.launcher.0.waiting);
+        if let Some(limit) = waiting.limits.get_mut(&self.id) {
+            *limit = limits.memory_bytes;
+        }
+        drop(waiting);
+        self.tell(&Request::Limit { id: self.id, limits });
+    }
+
+    /// Stops all its processes where the machine's control groups can do that; elsewhere they go on.
+    /// A signal to the sandbox continues them.
+    pub fn freeze(&self) {
+        self.tell(&Request::Freeze { id: self.id, frozen: true });
+    }
+
+    /// Continues what was stopped.
+    pub fn thaw(&self) {
+        self.tell(&Request::Freeze { id: self.id, frozen: false });
+    }
+
+    /// Bytes of memory its processes hold now, without copies of files on disk; shared memory is
+    /// counted once. Reads files of `/proc`: not for the path of a call.
+    pub fn memory_bytes(&self) -> u64 {
+        crate::memory::held(self.pid.cast_signed())
+    }
+
+    fn tell(&self, request: &Request) {
+        // Without a launcher the sandbox is gone too.
+        if !self.has_ended() {
+            let _ = wire::send(self.launcher.0.socket.as_raw_fd(), request, &[]);
         }
     }
 

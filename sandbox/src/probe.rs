@@ -150,7 +150,7 @@ pub(crate) async fn probe(launcher: &Launcher, ground: &Ground, insecure: bool) 
             "that of the machine: there is no filter to close it",
         ));
     }
-    layers.extend(always(root, named));
+    layers.extend(always(root, named, ground.groups));
     Report { tier: ground.tier, layers, advice: advice(ground, root), insecure }
 }
 
@@ -175,7 +175,8 @@ fn namespaces(userns: bool, proc: bool) -> [Layer; 5] {
 }
 
 /// What does not depend on namespaces.
-fn always(root: bool, named: bool) -> [Layer; 6] {
+fn always(root: bool, named: bool, groups: [bool; 3]) -> [Layer; 8] {
+    let [counted, shared, numbered] = groups;
     let access = landlock::version();
     let rules = match access {
         Some(version) if landlock::has_scopes(version) => {
@@ -205,9 +206,29 @@ fn always(root: bool, named: bool) -> [Layer; 6] {
         Layer::of("capabilities", true, "all dropped, and no new privileges by exec", ""),
         Layer::of(
             "memory limit",
-            memory::can_be_watched(),
-            "a watchdog over the memory of all processes of a sandbox",
+            counted || memory::can_be_watched(),
+            if counted {
+                "a control group counts the memory of all processes of a sandbox, with its files"
+            } else {
+                "a watchdog over the memory of all processes of a sandbox"
+            },
             "for each process only: this kernel does not list the children of a process",
+        ),
+        Layer::of(
+            "cpu",
+            shared,
+            "a control group can limit processor time",
+            "not divided: no control group for it could be made here",
+        ),
+        Layer::of(
+            "processes",
+            true,
+            if numbered {
+                "a control group for each sandbox, and a limit for its user"
+            } else {
+                "a limit for the user of each sandbox"
+            },
+            "",
         ),
         Layer::of(
             "limits",
@@ -246,7 +267,17 @@ fn advice(ground: &Ground, root: bool) -> Vec<String> {
         .then(|| "use a kernel with CONFIG_SECCOMP_FILTER to limit system calls".to_owned());
     let memory = (!memory::can_be_watched())
         .then(|| "use a kernel with CONFIG_PROC_CHILDREN to limit memory as a whole".to_owned());
-    to_better.into_iter().chain(filters).chain(memory).collect()
+    let groups = (ground.groups == [false; 3]).then(|| {
+        if root {
+            "mount the control groups (/sys/fs/cgroup) so that they can be written to: without them \
+             processor time has no limit, and memory is only looked at"
+        } else {
+            "for limits on processor time and exact ones on memory start the server in a control \
+             group of its own: systemd-run --user --scope -p Delegate=yes dispatch server"
+        }
+        .to_owned()
+    });
+    to_better.into_iter().chain(filters).chain(memory).chain(groups).collect()
 }
 
 /// A sandbox made to see whether it can be; says by its end whether there is a `/proc` in it.
@@ -261,6 +292,7 @@ pub(crate) fn trial() -> Spec {
         tmp_bytes: 1 << 20,
         tmp_inodes: 16,
         memory_bytes: 0,
+        cpu_millis: 0,
         processes: 0,
         open_files: 0,
         file_bytes: 0,

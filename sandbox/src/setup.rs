@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 
 use crate::mounts::Tree;
 use crate::spec::{Bind, Network, Spec};
@@ -59,6 +60,8 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 /// Builds the view of the machine that the sandbox has, and enters it. `id` is who the function is,
 /// inside.
 pub(crate) fn enter(spec: &Spec, id: u32) -> Result<(), Failure> {
+    // From here on it is its own control group that it sees as the topmost one.
+    unshare(CloneFlags::CLONE_NEWCGROUP).step("namespaces")?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("private mounts")?;
     let trees = open(spec)?;

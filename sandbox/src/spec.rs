@@ -26,6 +26,9 @@ pub struct Spec {
     pub tmp_inodes: u64,
     /// Bytes of memory all processes of the sandbox may use together; 0 means no limit.
     pub memory_bytes: u64,
+    /// Thousandths of a core that all processes of the sandbox may use together; 0 means no limit.
+    /// Kept only where there are control groups.
+    pub cpu_millis: u64,
     /// Processes and threads at a time; 0 means no limit.
     pub processes: u64,
     /// File descriptors of each process; 0 means the machine's limit.
@@ -43,10 +46,29 @@ pub struct Spec {
 pub struct Attachment {
     /// What becomes visible, at mount points the sandbox was made with.
     pub binds: Vec<Bind>,
-    /// As in [`Spec`], from now on.
-    pub memory_bytes: u64,
+    /// What it may use from now on.
+    pub limits: Limits,
     /// As in [`Spec`], from now on.
     pub tmp_bytes: u64,
+}
+
+/// What all processes of a sandbox may use together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// As in [`Spec`].
+    pub memory_bytes: u64,
+    /// As in [`Spec`].
+    pub cpu_millis: u64,
+    /// As in [`Spec`].
+    pub processes: u64,
+}
+
+impl Spec {
+    /// What all its processes may use together.
+    pub fn limits(&self) -> Limits {
+        let Spec { memory_bytes, cpu_millis, processes, .. } = *self;
+        Limits { memory_bytes, cpu_millis, processes }
+    }
 }
 
 /// A part of the host's file tree made visible inside.

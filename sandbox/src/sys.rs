@@ -26,6 +26,25 @@ pub(crate) fn fork_into(namespaces: libc::c_int) -> io::Result<libc::pid_t> {
     check(pid).map(|pid| pid as libc::pid_t)
 }
 
+/// Of linux/sched.h.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// The same, where the child starts in the control group of version 2 whose directory this is.
+pub(crate) fn fork_into_group(
+    namespaces: libc::c_int,
+    group: BorrowedFd<'_>,
+) -> io::Result<libc::pid_t> {
+    // SAFETY: all zero means nothing but what is set below.
+    let mut wanted: libc::clone_args = unsafe { std::mem::zeroed() };
+    wanted.flags = u64::from(namespaces.cast_unsigned()) | CLONE_INTO_CGROUP;
+    wanted.exit_signal = libc::SIGCHLD as u64;
+    wanted.cgroup = group.as_raw_fd() as u64;
+    let size = size_of::<libc::clone_args>();
+    // SAFETY: as above; the arguments outlive the call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut wanted, size) };
+    check(pid).map(|pid| pid as libc::pid_t)
+}
+
 /// `struct mount_attr` of linux/mount.h.
 #[repr(C)]
 struct MountAttr {
@@ -105,6 +124,16 @@ pub(crate) fn leave_old_root() -> io::Result<()> {
     // SAFETY: constant string.
     check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into())?;
     std::env::set_current_dir("/")
+}
+
+/// A counter to wait for.
+#[expect(unsafe_code, reason = "no safe wrapper among the features we build")]
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: takes two numbers.
+    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }.into())?;
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel just made it for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// A descriptor that stands for the process.

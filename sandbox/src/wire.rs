@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::launcher::Ground;
-use crate::spec::{Attachment, Rule, Spec};
+use crate::spec::{Attachment, Limits, Rule, Spec};
 
 /// Bytes of one message.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -31,6 +31,10 @@ pub(crate) enum Request {
     Signal { id: u64, signal: i32 },
     /// Make more visible in a sandbox that runs, and set its limits.
     Attach { id: u64, attachment: Attachment },
+    /// Set the limits of a sandbox that runs.
+    Limit { id: u64, limits: Limits },
+    /// Stop all its processes, or continue them.
+    Freeze { id: u64, frozen: bool },
     /// Send a signal to one process, named by its number inside.
     SignalInside { id: u64, pid: i32, signal: i32 },
     /// Watch the memory of one process and its children.

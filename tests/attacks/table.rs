@@ -68,7 +68,7 @@ impl fmt::Display for Layer {
             Layer::Calls => "filter on system calls",
             Layer::Rlimits => "limits",
             Layer::TmpSize => "size of file systems",
-            Layer::Memory => "memory watchdog",
+            Layer::Memory => "memory limit",
             Layer::Deadline => "deadline",
             Layer::Protocol => "worker protocol",
             Layer::Logs => "bounded logs",

@@ -188,6 +188,7 @@ pub(crate) fn command(argv: Vec<String>, directories: &[PathBuf]) -> Spec {
         tmp_bytes: 16 << 20,
         tmp_inodes: 1024,
         memory_bytes: 1 << 30,
+        cpu_millis: 0,
         processes: 64,
         open_files: 256,
         file_bytes: 16 << 20,

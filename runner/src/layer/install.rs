@@ -303,6 +303,7 @@ fn sandbox(
         tmp_bytes: 2 << 30,
         tmp_inodes: 200_000,
         memory_bytes: 4 << 30,
+        cpu_millis: 0,
         processes: 512,
         open_files: 4096,
         file_bytes: limits.layer_bytes,

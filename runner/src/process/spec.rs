@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use dispatch_api::ErrorType;
-use dispatch_sandbox::{Attachment, Bind, Network, Spec};
+use dispatch_sandbox::{Attachment, Bind, Limits, Network, Spec};
 
 use super::Shared;
 use crate::call::{Cause, Failure};
@@ -68,6 +68,7 @@ fn base<'a>(shared: &'a Shared, language: &str, host_uid: u32) -> Result<Base<'a
         tmp_bytes: TMP_BYTES,
         tmp_inodes: TMP_INODES,
         memory_bytes: 0,
+        cpu_millis: 0,
         processes: PROCESSES,
         open_files: OPEN_FILES,
         file_bytes: TMP_BYTES,
@@ -111,7 +112,7 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
         && !environment.keys().any(|name| pack.worker.takes_at_start(name));
     let attachment = can_wait.then(|| Attachment {
         binds: binds.clone(),
-        memory_bytes: settings.memory_bytes,
+        limits: Limits { memory_bytes: settings.memory_bytes, cpu_millis: 0, processes: PROCESSES },
         tmp_bytes,
     });
     for (name, proxy) in egress::environment().filter(|_| has_sockets(shared)) {

@@ -9,8 +9,9 @@ use nix::unistd::pipe2;
 use serde::{Deserialize, Serialize};
 
 use super::{Launcher, STARTED};
+use crate::cgroup::Cgroups;
 use crate::error::Error;
-use crate::init::Ends;
+use crate::init::{Ends, GROUP};
 use crate::probe::{self, Tier};
 use crate::{landlock, memory, plain, sys};
 
@@ -24,11 +25,19 @@ pub(crate) struct Ground {
     pub refused: Vec<String>,
     /// Where sandboxes without a view of their own have their directories.
     pub base: Option<PathBuf>,
+    /// Whether control groups limit memory, processor time and processes.
+    pub groups: [bool; 3],
 }
 
 impl Ground {
     pub(super) fn unknown() -> Ground {
-        Ground { tier: Tier::D, user_namespaces: false, refused: Vec::new(), base: None }
+        Ground {
+            tier: Tier::D,
+            user_namespaces: false,
+            refused: Vec::new(),
+            base: None,
+            groups: [false; 3],
+        }
     }
 }
 
@@ -43,9 +52,9 @@ impl Launcher {
             }
             self.ground.tier = best;
             self.ground.user_namespaces = user_namespaces;
-            match self.trial() {
+            match self.attempt() {
                 Ok(()) => return Ok(()),
-                Err(error) => self.ground.refused.push(error),
+                Err(error) => self.ground.refused.push(error.to_string()),
             }
         }
         if at_most > Tier::B {
@@ -58,9 +67,9 @@ impl Launcher {
         let failed = match self.without_namespaces(root) {
             Some(missing) => Some(missing.to_owned()),
             None if at_most > Tier::C => None,
-            None => match self.trial() {
+            None => match self.attempt() {
                 Ok(()) => return Ok(()),
-                Err(error) => Some(error),
+                Err(error) => Some(error.to_string()),
             },
         };
         self.ground.refused.extend(failed);
@@ -84,19 +93,29 @@ impl Launcher {
         }
     }
 
+    /// Makes a sandbox, without groups where they turn out to be of no use.
+    fn attempt(&mut self) -> Result<(), Error> {
+        let outcome = self.trial();
+        if !matches!(&outcome, Err(Error::Setup { step, .. }) if step == GROUP) {
+            return outcome;
+        }
+        self.cgroups = Cgroups::default();
+        self.ground.groups = [false; 3];
+        self.trial()
+    }
+
     /// Makes a sandbox and waits for its end.
-    fn trial(&mut self) -> Result<(), String> {
-        let pipe = || pipe2(OFlag::O_CLOEXEC).map(|(_, end)| end).map_err(|e| e.to_string());
+    fn trial(&mut self) -> Result<(), Error> {
+        let pipe = || pipe2(OFlag::O_CLOEXEC).map(|(_, end)| end).map_err(io::Error::from);
         let ends = Ends { channel: pipe()?, stdout: pipe()?, stderr: pipe()? };
-        self.spawn(0, &probe::trial(), ends).map_err(|failure| {
-            Error::Setup { step: failure.step, source: failure.error }.to_string()
-        })?;
+        self.spawn(0, &probe::trial(), ends)
+            .map_err(|failure| Error::Setup { step: failure.step, source: failure.error })?;
         while let Ok(Some((pid, _))) = sys::reap(true) {
             let Some(mut sandbox) = self.sandboxes.remove(&pid) else { continue };
             if let Some(status) = sandbox.status.take() {
                 read(&status, &mut sandbox.said);
             }
-            self.clear_up(&sandbox);
+            self.clear_up(&mut sandbox);
             let (step, errno) = match sandbox.said.first() {
                 Some(&STARTED) => return Ok(()),
                 _ => sandbox.failure(),
@@ -105,10 +124,9 @@ impl Launcher {
             if step == "exec" {
                 return Ok(());
             }
-            let source = io::Error::from_raw_os_error(errno);
-            return Err(Error::Setup { step, source }.to_string());
+            return Err(Error::Setup { step, source: io::Error::from_raw_os_error(errno) });
         }
-        Err("the launcher has no children any more".to_owned())
+        Err(Error::LauncherLost)
     }
 }
 

@@ -46,6 +46,7 @@ fn all_through(program: &[&str]) {
         "attach::",
         "calls::",
         "ends::",
+        "groups::",
         "limits::",
         "network::",
         "owners::",

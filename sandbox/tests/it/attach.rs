@@ -3,7 +3,7 @@
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use dispatch_sandbox::{Attachment, Child, Error, Exit, Launcher, Spec};
+use dispatch_sandbox::{Attachment, Child, Error, Exit, Launcher, Limits, Spec};
 
 use crate::support::{bind, finish, python, shell};
 
@@ -16,7 +16,7 @@ fn waiting(script: &str) -> Spec {
 
 fn attachment(source: &Path, target: &str) -> Attachment {
     let binds = vec![bind(source, target, false)];
-    Attachment { binds, memory_bytes: 0, tmp_bytes: 8 << 20 }
+    Attachment { binds, limits: Limits::default(), tmp_bytes: 8 << 20 }
 }
 
 fn go(child: &Child) {
@@ -76,7 +76,8 @@ async fn limits_come_with_it() {
     let mut spec = python(script);
     spec.mount_points = vec!["/code".into()];
     let child = launcher.spawn(&spec).await.unwrap();
-    let attachment = Attachment { binds: Vec::new(), memory_bytes: 48 << 20, tmp_bytes: 1 << 20 };
+    let limits = Limits { memory_bytes: 48 << 20, ..Limits::default() };
+    let attachment = Attachment { binds: Vec::new(), limits, tmp_bytes: 1 << 20 };
     child.attach(&attachment).await.unwrap();
     go(&child);
     let said = finish(child).await;

@@ -5,6 +5,7 @@ mod again;
 mod attach;
 mod calls;
 mod ends;
+mod groups;
 mod limits;
 mod network;
 mod owners;

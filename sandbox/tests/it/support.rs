@@ -21,6 +21,7 @@ pub fn spec(argv: &[&str]) -> Spec {
         tmp_bytes: 8 << 20,
         tmp_inodes: 64,
         memory_bytes: 0,
+        cpu_millis: 0,
         processes: 64,
         open_files: 256,
         file_bytes: 0,
