@@ -66,6 +66,9 @@ pub struct Function {
     /// MiB one worker may use; 0 means the server's default.
     #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub memory: i64,
+    /// Thousandths of a core one worker may use; 0 means the server's default.
+    #[serde(skip_serializing_if = "crate::wire::is_zero")]
+    pub cpu: i64,
     /// Calls one worker takes at a time; 0 means 1.
     #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub concurrency: i64,
@@ -159,6 +162,8 @@ pub struct Revision {
 pub const MAX_TIMEOUT: i64 = 86_400_000;
 /// The largest memory setting, in MiB: one TiB.
 pub const MAX_MEMORY: i64 = 1 << 20;
+/// The largest share of processor time, in thousandths of a core: a thousand cores.
+pub const MAX_CPU: i64 = 1_000_000;
 /// The most calls in one worker, and the most workers of one function.
 pub const MAX_SCALE: i64 = 1000;
 /// What `egress` may be: nothing, what a proxy lets through, the same while all that was reached is
@@ -186,6 +191,7 @@ impl Wire for Function {
         "timeout",
         "tags",
         "memory",
+        "cpu",
         "concurrency",
         "minScale",
         "maxScale",
@@ -209,6 +215,7 @@ impl Wire for Function {
         let limits = [
             ("timeout", self.timeout, MAX_TIMEOUT),
             ("memory", self.memory, MAX_MEMORY),
+            ("cpu", self.cpu, MAX_CPU),
             ("concurrency", self.concurrency, MAX_SCALE),
             ("minScale", self.min_scale, MAX_SCALE),
             ("maxScale", self.max_scale, MAX_SCALE),

@@ -104,7 +104,7 @@ impl Show for Function {
         "createdtime": 0, "faasid": "", "id": "", "image": "", "functionimageurl": "", "kind": "",
         "handler": "", "modifiedtime": 0, "name": "", "reason": [""],
         "schema": {"in": null, "out": null}, "secrets": [""], "services": [""], "status": "",
-        "timeout": 0, "tags": [{"key": "", "value": ""}], "memory": 0, "concurrency": 0,
+        "timeout": 0, "tags": [{"key": "", "value": ""}], "memory": 0, "cpu": 0, "concurrency": 0,
         "minscale": 0, "maxscale": 0, "environment": {"*": ""}, "egress": "",
         "egressallow": [""], "links": [{"listen": 0, "to": ""}], "retries": null}"#;
     const COLUMNS: &'static [&'static str] = &["Name", "FunctionImage", "Status", "Created Date"];

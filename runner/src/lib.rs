@@ -50,6 +50,8 @@ pub struct Revision {
 pub struct Settings {
     /// Bytes of memory a worker may use; 0 means no limit.
     pub memory_bytes: u64,
+    /// Thousandths of a core a worker may use; 0 means no limit.
+    pub cpu_millis: u64,
     /// Calls one worker takes at a time; at least 1.
     pub concurrency: usize,
     /// Workers kept ready at all times.

@@ -65,6 +65,7 @@ impl Plan {
         let mut plan = self.clone();
         plan.attachment = None;
         plan.sandbox.memory_bytes = plan.sandbox.memory_bytes.saturating_mul(count);
+        plan.sandbox.cpu_millis = plan.sandbox.cpu_millis.saturating_mul(count);
         plan.sandbox.processes = plan.sandbox.processes.saturating_mul(count);
         plan
     }

@@ -210,6 +210,8 @@ settings! {
     idle_seconds: u64 = 300, "DISPATCH_IDLE_SECONDS";
     /// MiB one worker of a function that names no limit may use
     default_memory: u64 = 512, "DISPATCH_DEFAULT_MEMORY";
+    /// Thousandths of a core one worker of a function that names no limit may use; 0 means all
+    default_cpu: u64 = 0, "DISPATCH_DEFAULT_CPU";
     /// Milliseconds a run of a function that names no limit may take
     default_timeout: u64 = 300_000, "DISPATCH_DEFAULT_TIMEOUT";
     /// Seconds the build of an image may take

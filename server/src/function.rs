@@ -52,7 +52,7 @@ impl Stored {
         let or = |value: i64, default: usize| {
             usize::try_from(value).ok().filter(|value| *value > 0).unwrap_or(default)
         };
-        let memory = u64::try_from(function.memory).ok().filter(|memory| *memory > 0);
+        let given = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
         let min_scale = or(function.min_scale, 0);
         dispatch_runner::Revision {
             organization: org.to_owned(),
@@ -63,7 +63,8 @@ impl Stored {
             source: config.data_dir.join("sources").join(hex(&self.source_digest)),
             handler: self.handler.clone(),
             settings: Settings {
-                memory_bytes: memory.unwrap_or(config.default_memory) << 20,
+                memory_bytes: given(function.memory).unwrap_or(config.default_memory) << 20,
+                cpu_millis: given(function.cpu).unwrap_or(config.default_cpu),
                 concurrency: or(function.concurrency, 1),
                 min_scale,
                 max_scale: or(function.max_scale, config.default_max_scale.max(min_scale)),

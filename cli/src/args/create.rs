@@ -149,6 +149,9 @@ pub struct FunctionSettings {
     /// Memory of a worker, in MiB
     #[arg(long, value_name = "MIB")]
     pub memory: Option<i64>,
+    /// Processor time of a worker, in thousandths of a core
+    #[arg(long, value_name = "MILLICORES")]
+    pub cpu: Option<i64>,
     /// Calls a worker takes at a time
     #[arg(long, value_name = "N")]
     pub concurrency: Option<i64>,

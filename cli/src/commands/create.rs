@@ -161,6 +161,7 @@ pub fn function_settings(function: &mut Function, settings: FunctionSettings) ->
     set(&mut function.services, Some(settings.service).filter(|list| !list.is_empty()));
     set(&mut function.timeout, settings.timeout);
     set(&mut function.memory, settings.memory);
+    set(&mut function.cpu, settings.cpu);
     set(&mut function.concurrency, settings.concurrency);
     set(&mut function.min_scale, settings.min_scale);
     set(&mut function.max_scale, settings.max_scale);

@@ -33,7 +33,7 @@ fn all_settings_are_sent() {
     fake.file("out.json", "true");
     fake.expect("POST /v1/function", 201, &function("INITIALIZED"));
     let args = "create function --image=python3 hello hello.py --handler=hello.handle --secret a \
-                --secret b,c --schema-in in.json --schema-out out.json --timeout 500 --memory 64 \
+                --secret b,c --schema-in in.json --schema-out out.json --timeout 500 --memory 64 --cpu 250 \
                 --concurrency 2 --min-scale 1 --max-scale 3 --preload --env A=1 --env B=x=y --egress proxy \
                 --allow api.example:443 --allow *.example --link 5432=db.example:5432 \
                 --retries 4 --retry-backoff 250 -a shop --service s";
@@ -48,7 +48,7 @@ fn all_settings_are_sent() {
     let wanted = json!({
         "source": null, "name": "hello", "image": "python3", "handler": "hello.handle",
         "secrets": ["a", "b", "c"], "services": ["s"],
-        "schema": {"in": {"type": "object"}, "out": true}, "timeout": 500, "memory": 64,
+        "schema": {"in": {"type": "object"}, "out": true}, "timeout": 500, "memory": 64, "cpu": 250,
         "concurrency": 2, "minScale": 1, "maxScale": 3, "preload": true, "environment": {"A": "1", "B": "x=y"},
         "egress": "proxy", "egressAllow": ["api.example:443", "*.example"],
         "links": [{"listen": 5432, "to": "db.example:5432"}], "retries": {"max": 4, "backoff": 250},

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use dispatch_api::ErrorType;
-use dispatch_sandbox::{Attachment, Bind, Limits, Network, Spec};
+use dispatch_sandbox::{Attachment, Bind, Network, Spec};
 
 use super::Shared;
 use crate::call::{Cause, Failure};
@@ -107,14 +107,14 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
         0 => TMP_BYTES,
         limit => TMP_BYTES.min(limit / 2),
     };
+    sandbox.tmp_bytes = tmp_bytes;
+    sandbox.memory_bytes = settings.memory_bytes;
+    sandbox.cpu_millis = settings.cpu_millis;
     let can_wait = pack.worker.waits
         && settings.egress != Egress::Full
         && !environment.keys().any(|name| pack.worker.takes_at_start(name));
-    let attachment = can_wait.then(|| Attachment {
-        binds: binds.clone(),
-        limits: Limits { memory_bytes: settings.memory_bytes, cpu_millis: 0, processes: PROCESSES },
-        tmp_bytes,
-    });
+    let attachment =
+        can_wait.then(|| Attachment { binds: binds.clone(), limits: sandbox.limits(), tmp_bytes });
     for (name, proxy) in egress::environment().filter(|_| has_sockets(shared)) {
         if settings.egress.reach().is_some() {
             environment.entry(name).or_insert(proxy);
@@ -132,8 +132,6 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
         .collect::<BTreeMap<_, _>>()
         .into_iter()
         .collect();
-    sandbox.tmp_bytes = tmp_bytes;
-    sandbox.memory_bytes = settings.memory_bytes;
     sandbox.network = match settings.egress {
         Egress::Full => Network::Full,
         _ => Network::None,

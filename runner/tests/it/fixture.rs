@@ -65,6 +65,7 @@ impl<'a> Function<'a> {
     pub fn new(language: &'a str, files: &'a [(&'a str, &'a str)], handler: &'a str) -> Self {
         let settings = Settings {
             memory_bytes: 256 << 20,
+            cpu_millis: 0,
             concurrency: 1,
             min_scale: 0,
             max_scale: 4,

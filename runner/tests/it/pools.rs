@@ -349,3 +349,34 @@ async fn a_source_is_unpacked_once_and_runs() {
     let escape = fixture.runner.unpack_source("../../etc", &archive).await;
     assert!(matches!(escape, Err(dispatch_runner::BuildError::Failed(_))), "{escape:?}");
 }
+
+#[tokio::test]
+async fn a_worker_gets_the_processor_time_it_may_use() {
+    let fixture = fixture().await;
+    let layers = &fixture.runner.isolation().layers;
+    if !layers.iter().any(|layer| layer.name == "cpu" && layer.active) {
+        eprintln!("skipped: no control group for processor time can be made here");
+        return;
+    }
+    let code = "
+import time
+def handle(context, payload):
+    begun = time.monotonic()
+    until = time.process_time() + 0.2
+    while time.process_time() < until: pass
+    return time.monotonic() - begun
+";
+    // The first comes from a process that waited; the second is started; the third is forked.
+    for preload in [false, false, true] {
+        let function = Function::python(code).set(|settings| {
+            (settings.cpu_millis, settings.preload, settings.max_scale) = (100, preload, 1);
+        });
+        if !preload {
+            fixture.until_waiting("python3", 2).await;
+        }
+        let revision = fixture.deploy(function);
+        let took = fixture.value(&revision, "0").await.as_f64().unwrap();
+        // A tenth of a core, or two with the process that forks: it cannot have been quicker.
+        assert!(took > if preload { 0.6 } else { 1.2 }, "{took}");
+    }
+}
