@@ -51,8 +51,8 @@ pub struct RuntimeSpec {
     #[serde(default)]
     pub patterns: Vec<String>,
     /// Arguments that make it print one line of JSON: `executable`, `version`, `prefixes`, and maybe
-    /// `files` to stand beside the pack's own: names with contents in base64. `{directory}` stands
-    /// for where those are.
+    /// `files` to stand beside the pack's own: names with contents in base64. Those are in
+    /// `/dispatch`.
     pub probe: Vec<String>,
 }
 

@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::{Installed, Pack};
 use crate::Runtime;
+use crate::process::spec::LANGUAGE;
 
 /// How long a candidate may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -116,11 +117,11 @@ async fn try_one(
 ) -> Option<(Installed, Files)> {
     // `<prefix>/bin/python3`: the prefix is what a runtime outside the base view needs.
     let prefix = candidate.parent()?.parent()?;
-    let shown = directory.display().to_string();
-    let arguments = pack.runtime.probe.iter().map(|word| word.replace("{directory}", &shown));
+    let arguments = pack.runtime.probe.iter().cloned();
     let argv = std::iter::once(candidate.display().to_string()).chain(arguments);
-    let view = outside_view(&[prefix.to_owned(), directory.to_owned()]);
-    let mut spec = command(argv.collect(), &view);
+    let mut spec = command(argv.collect(), &outside_view(&[prefix.to_owned()]));
+    let (source, target) = (directory.to_owned(), PathBuf::from(LANGUAGE));
+    spec.binds.push(Bind { source, target, writable: false });
     spec.syscalls = pack.sandbox.calls();
     let (exit, text) = run(launcher, &spec).await.ok()?;
     if exit != Exit::Code(0) {

@@ -13,13 +13,15 @@ use crate::language::Pack;
 use crate::worker::{Plan, failure};
 use crate::{Egress, Revision};
 
-/// Where the source, and the language's own files, are inside.
+/// Where the source is inside.
 const SOURCE: &str = "/function";
-const LANGUAGE: &str = "/dispatch";
+/// Where sandboxes see the files of their language pack.
+pub(crate) const LANGUAGE: &str = "/dispatch";
 
 const TMP_BYTES: u64 = 64 * 1024 * 1024;
 const TMP_INODES: u64 = 16 * 1024;
-const PROCESSES: u64 = 128;
+/// Processes and threads of a worker at a time.
+pub(crate) const PROCESSES: u64 = 128;
 const OPEN_FILES: u64 = 1024;
 
 /// Stands for the variables that name a proxy.
