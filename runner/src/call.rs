@@ -88,6 +88,8 @@ pub enum Cause {
     Signal(i32),
     /// The worker ended by itself.
     Exit(i32),
+    /// The handler failed, or the worker ended, after it was refused further processes or threads.
+    ProcessLimit,
     /// The worker broke the protocol; it was killed.
     Protocol,
     /// The queue of the function is full.
@@ -99,6 +101,8 @@ pub enum Cause {
     Load,
     /// The caller went away or the server stops.
     Cancelled,
+    /// The worker is gone, and nobody can say how: what watched over it ended first.
+    Lost,
     /// The platform failed.
     System,
 }

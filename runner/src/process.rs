@@ -272,7 +272,7 @@ impl Runner for ProcessRunner {
     ) -> BoxFuture<'a, Result<String, BuildError>> {
         Box::pin(async move {
             let lease = self.lease(revision).await.map_err(|failed| match failed.cause {
-                Cause::System | Cause::Overload { .. } | Cause::Cancelled => {
+                Cause::System | Cause::Lost | Cause::Overload { .. } | Cause::Cancelled => {
                     BuildError::Failed(failed.message)
                 }
                 _ => BuildError::Rejected(failed.message),

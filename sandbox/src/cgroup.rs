@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
-pub(crate) use self::group::Group;
+pub(crate) use self::group::{Group, refused};
 
 /// What the groups of one launcher are in: this and its process id.
 const PREFIX: &str = "dispatch-";
@@ -89,6 +89,12 @@ impl Cgroups {
     /// Whether groups can do this here.
     pub(crate) fn has(&self, kind: Kind) -> bool {
         self.places.iter().any(|place| place.kinds.contains(&kind))
+    }
+
+    /// Where the groups are that count processes.
+    pub(crate) fn counters(&self) -> Option<PathBuf> {
+        let counts = |place: &&Place| place.kinds.contains(&Kind::Processes);
+        self.places.iter().find(counts).map(|place| place.directory.clone())
     }
 
     /// Makes the group of one sandbox, without limits.

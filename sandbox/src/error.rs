@@ -26,8 +26,8 @@ pub enum Error {
          (/proc/self/exe) and call dispatch_sandbox::run_if_launcher() first in main"
     )]
     NoLauncher(io::Error),
-    /// The launcher does not answer any more: no process can be started until the server restarts.
-    #[error("the launcher of sandboxes has ended; start the server again")]
+    /// The launcher has ended, and all it had started with it. The next process starts another one.
+    #[error("the launcher of sandboxes has ended; try again")]
     LauncherLost,
     /// The sandbox has ended.
     #[error("the sandbox has ended")]
@@ -96,8 +96,8 @@ pub enum Exit {
         /// Its limit in bytes.
         limit_bytes: u64,
     },
-    /// The launcher ended, and everything it had started with it.
-    LauncherLost,
+    /// Nobody can say: what watched over it ended first.
+    Lost,
 }
 
 impl Exit {

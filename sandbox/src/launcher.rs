@@ -93,6 +93,7 @@ pub(crate) fn serve(control: OwnedFd, at_most: Tier) -> io::Result<()> {
     };
     launcher.ground.groups =
         [Kind::Memory, Kind::Cpu, Kind::Processes].map(|kind| launcher.cgroups.has(kind));
+    launcher.ground.counters = launcher.cgroups.counters();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     launcher.find_ground(at_most)?;
     launcher.tell(&Event::Ready(launcher.ground.clone()))?;
@@ -378,6 +379,7 @@ impl Launcher {
             }
             let Some(mut sandbox) = self.sandboxes.remove(&pid) else { continue };
             let out_of_memory = sandbox.was_out_of_memory();
+            let refused = sandbox.group.refused();
             self.clear_up(&mut sandbox);
             let id = sandbox.id;
             if !sandbox.started {
@@ -386,7 +388,7 @@ impl Launcher {
                 continue;
             }
             let status = sandbox.ended.unwrap_or(status);
-            self.tell(&Event::Exited { id, status, out_of_memory })?;
+            self.tell(&Event::Exited { id, status, out_of_memory, refused })?;
         }
         Ok(())
     }

@@ -8,6 +8,8 @@
 mod affinity;
 mod attach;
 mod cgroup;
+mod child;
+mod connection;
 mod error;
 mod init;
 mod inside;
@@ -28,9 +30,10 @@ mod uplink;
 mod wire;
 
 pub use affinity::{cores, keep_this_thread_on};
+pub use child::Child;
 pub use error::{Error, Exit};
 pub use member::Member;
-pub use owner::{Child, Launcher, Wish};
+pub use owner::{Launcher, Wish};
 pub use probe::{Layer, Report, Tier};
 pub use seccomp::check_call;
 pub use spec::{Attachment, Bind, Limits, Network, Rule, Spec};
@@ -39,15 +42,16 @@ pub use wire::MAX_PORTS;
 /// Serves as the launcher, and never returns, where this process was started to be it. To be called
 /// first in `main`, before any thread exists.
 pub fn run_if_launcher() {
-    if std::env::var_os(owner::MARKER).is_none() || !sys::is_seqpacket(owner::CONTROL) {
+    if std::env::var_os(connection::MARKER).is_none() || !sys::is_seqpacket(connection::CONTROL) {
         return;
     }
     #[expect(unsafe_code, reason = "the descriptor the owner put there")]
     // SAFETY: the owner placed our socket at this number, and nobody else here knows it.
-    let control =
-        unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(owner::CONTROL) };
+    let control = unsafe {
+        <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(connection::CONTROL)
+    };
     sys::close_from(4, false);
-    let at_most = std::env::var(owner::MARKER).ok().and_then(|tier| tier.parse().ok());
+    let at_most = std::env::var(connection::MARKER).ok().and_then(|tier| tier.parse().ok());
     sys::exit(i32::from(launcher::serve(control, at_most.unwrap_or(Tier::A)).is_err()));
 }
 

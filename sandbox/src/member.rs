@@ -1,23 +1,23 @@
 //! The owner's handle of a process that was forked inside a sandbox.
 
-use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
 
 use nix::sys::signal::Signal;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
+use crate::connection::{Connection, Ended, lock};
 use crate::error::Exit;
-use crate::owner::{Launcher, lock};
-use crate::wire::{self, Request};
+use crate::wire::Request;
 use crate::{affinity, inside};
 
 /// A process of a sandbox that one of its processes has forked. Dropping it does nothing.
 #[derive(Clone)]
 pub struct Member {
-    pub(crate) launcher: Launcher,
+    pub(crate) connection: Arc<Connection>,
     /// The sandbox, its first process seen from outside, and how it ended.
     pub(crate) id: u64,
     pub(crate) init: u32,
-    pub(crate) exit: watch::Receiver<Option<Exit>>,
+    pub(crate) ended: Ended,
     /// Its number inside.
     pub(crate) pid: i32,
 }
@@ -42,15 +42,13 @@ impl Member {
     /// Whether it was killed for its memory.
     pub async fn was_out_of_memory(&self) -> bool {
         let (asked, answer) = oneshot::channel();
-        lock(&self.launcher.0.waiting).asking.insert((self.id, self.pid), asked);
+        lock(&self.connection.waiting).asking.insert((self.id, self.pid), asked);
         self.ask(&Request::WasOutOfMemory { id: self.id, pid: self.pid });
         // Nothing more is heard of a sandbox that has ended.
-        let mut exit = self.exit.clone();
+        let mut ended = self.ended.clone();
         tokio::select! {
             answer = answer => answer.unwrap_or(false),
-            ended = exit.wait_for(Option::is_some) => {
-                matches!(ended.as_deref(), Ok(Some(Exit::OutOfMemory { .. })))
-            }
+            exit = ended.wait() => matches!(exit, Exit::OutOfMemory { .. }),
         }
     }
 
@@ -64,14 +62,15 @@ impl Member {
 
     /// Waits until the whole sandbox has ended.
     pub async fn sandbox_end(&mut self) -> Exit {
-        match self.exit.wait_for(Option::is_some).await {
-            Ok(exit) => exit.unwrap_or(Exit::LauncherLost),
-            Err(_) => Exit::LauncherLost,
-        }
+        self.ended.wait().await
+    }
+
+    /// As for [`Child`](crate::Child): of the whole sandbox.
+    pub fn refused_processes(&self) -> u64 {
+        self.ended.refused(&self.connection, self.id)
     }
 
     fn ask(&self, request: &Request) {
-        // Without a launcher the process is gone too.
-        let _ = wire::send(self.launcher.0.socket.as_raw_fd(), request, &[]);
+        self.connection.tell(request);
     }
 }

@@ -62,8 +62,8 @@ pub(crate) enum Event {
     Listening { request: u64, failed: Option<(String, i32)> },
     /// Whether a process was killed for its memory.
     OutOfMemory { id: u64, pid: i32, killed: bool },
-    /// It, and every other process of its sandbox, has ended.
-    Exited { id: u64, status: i32, out_of_memory: bool },
+    /// It, and every other process of its sandbox, has ended; it was refused a process so often.
+    Exited { id: u64, status: i32, out_of_memory: bool, refused: u64 },
 }
 
 /// Sends a message with descriptors, of which there are at most [`MAX_PORTS`].

@@ -102,6 +102,38 @@ fn nothing_accepted_is_lost_when_the_server_is_killed() {
     });
 }
 
+#[test]
+fn a_launcher_that_is_killed_costs_no_accepted_run() {
+    let mut s = Server::start();
+    s.image("python3");
+    let source =
+        "import time\ndef handle(ctx, payload):\n    time.sleep(payload)\n    return payload\n";
+    s.python("rest", source, &["--retries", "5", "--retry-backoff", "50"]);
+    let launcher = |s: &Server| {
+        let named = |pid: &u32| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|n| n == "launcher\n")
+        };
+        descendants(s.pid()).into_iter().find(named)
+    };
+    let body = json!({ "input": 1 });
+    let path = "/v1/runs?functionName=rest";
+    let (status, run) = request(s.port, "POST", path, Some(body)).unwrap();
+    assert_eq!(status, 202, "{run}");
+    let run = format!("/v1/runs/{}", run["name"].as_str().unwrap());
+    let get = || request(s.port, "GET", &run, None).unwrap().1;
+    until("the run has begun", || get()["status"] == "CREATING");
+    let first = launcher(&s).expect("it is there");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(first).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    until("the run has ended", || get()["status"] == "READY");
+    assert_eq!(get()["output"], 1);
+    assert_eq!(s.run("rest", "0")["output"], 0);
+    let second = launcher(&s).expect("there is another one");
+    assert_ne!(first, second);
+    assert!(s.log().contains("the launcher of sandboxes has ended"), "{}", s.log());
+    assert_eq!(s.stop(), Some(0));
+}
+
 fn load_runs(port: u16, round: u32, told: &Mutex<Told>, stop: &AtomicBool) {
     for n in 0.. {
         if stop.load(Ordering::Relaxed) {

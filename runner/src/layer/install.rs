@@ -142,7 +142,7 @@ pub(super) async fn run(
         Exit::Signal(signal) => {
             Err(BuildError::Failed(format!("{name} was killed by signal {signal}")))
         }
-        Exit::LauncherLost => Err(BuildError::Failed("the launcher has ended".to_owned())),
+        Exit::Lost => Err(BuildError::Failed(format!("what watched over {name} has ended"))),
     }
 }
 

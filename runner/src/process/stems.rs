@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dispatch_sandbox::Child;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::uid::Uid;
 use super::{Shared, spec};
@@ -50,6 +50,12 @@ impl Stems {
         lock(&self.ready).get(language).map_or(0, VecDeque::len)
     }
 
+    fn forget_ended(&self) {
+        for waiting in lock(&self.ready).values_mut() {
+            waiting.retain(|stem| !stem.child.has_ended());
+        }
+    }
+
     /// Ends all.
     pub fn clear(&self) {
         lock(&self.ready).clear();
@@ -73,8 +79,10 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     loop {
         let missing = languages.iter().find(|name| shared.stems.waiting(name) < wanted);
         let Some(language) = missing else {
-            shared.stems.taken.notified().await;
+            // Those that ended by themselves are missed a while later.
+            let _ = timeout(PAUSE, shared.stems.taken.notified()).await;
             sleep(AFTER).await;
+            shared.stems.forget_ended();
             continue;
         };
         let uid = shared.uids.take();

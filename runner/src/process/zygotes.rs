@@ -146,7 +146,7 @@ impl Zygote {
             member.limit_memory(self.memory_bytes);
         }
         let zygote = Arc::clone(self);
-        let process = Process::Forked(Forked::new(member, exit, zygote));
+        let process = Process::Forked(Forked::new(member, exit, self.memory_bytes, zygote));
         Worker::forked(process, ours, self.handler.clone(), plan).await
     }
 }

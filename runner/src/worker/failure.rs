@@ -7,6 +7,7 @@ use dispatch_sandbox::Exit;
 
 use crate::call::{Cause, Failure};
 use crate::frame::{Fault, FromWorker};
+use crate::process::spec::PROCESSES;
 
 const MIB: u64 = 1024 * 1024;
 /// Bytes of a message, lines of a stack trace, and bytes of each of them that are kept.
@@ -62,13 +63,25 @@ pub fn ended(exit: &Exit) -> Failure {
                  raise an error, and not end the process"
             ),
         ),
-        Exit::LauncherLost => (
+        Exit::Lost => (
             ErrorType::SystemError,
-            Cause::System,
-            "The process that starts workers was lost; restart the server".to_owned(),
+            Cause::Lost,
+            "The function's worker was lost: the process that started it ended first, and it with \
+             that; send the call again, if doing twice what it did so far does no harm"
+                .to_owned(),
         ),
     };
     failure(kind, cause, message)
+}
+
+/// The same failure of a worker that was refused processes meanwhile.
+pub fn short_of_processes(failed: Failure) -> Failure {
+    let message = format!(
+        "The function reached its limit of {PROCESSES} processes and threads at a time; start fewer, \
+         and wait for those that were started. What came of it: {}",
+        failed.message
+    );
+    Failure { cause: Cause::ProcessLimit, message, ..failed }
 }
 
 fn signal(number: i32) -> String {

@@ -19,6 +19,10 @@ pub struct Forked {
     member: Member,
     /// What the zygote says of its end.
     exit: watch::Receiver<Option<Exit>>,
+    /// What it may use, in bytes.
+    memory_bytes: u64,
+    /// How often its sandbox had been refused a process before.
+    refused: u64,
     /// Kept until the worker is gone.
     _zygote: Arc<dyn Send + Sync>,
 }
@@ -38,13 +42,15 @@ impl Forked {
     pub fn new(
         member: Member,
         exit: watch::Receiver<Option<Exit>>,
+        memory_bytes: u64,
         zygote: Arc<dyn Send + Sync>,
     ) -> Forked {
-        Forked { member, exit, _zygote: zygote }
+        let refused = member.refused_processes();
+        Forked { member, exit, memory_bytes, refused, _zygote: zygote }
     }
 
     async fn wait(&mut self) -> Exit {
-        let Forked { member, exit, .. } = self;
+        let Forked { member, exit, memory_bytes, .. } = self;
         tokio::select! {
             biased;
             said = exit.wait_for(Option::is_some) => {
@@ -52,10 +58,14 @@ impl Forked {
                     return *exit;
                 }
             }
-            exit = member.sandbox_end() => return exit,
+            _ = member.sandbox_end() => {}
         }
         // The zygote says nothing any more: it ends, and everything with it.
-        member.sandbox_end().await
+        match member.sandbox_end().await {
+            // All of them together used what they may.
+            Exit::OutOfMemory { .. } => Exit::OutOfMemory { limit_bytes: *memory_bytes },
+            _ => Exit::Lost,
+        }
     }
 }
 
@@ -81,6 +91,17 @@ impl Process {
         match self {
             Process::Own(child) => child.wait().await,
             Process::Forked(forked) => forked.wait().await,
+        }
+    }
+
+    /// How often its sandbox was refused a process or thread since it came to be; see
+    /// [`Child::refused_processes`](dispatch_sandbox::Child::refused_processes).
+    pub fn refused_processes(&self) -> u64 {
+        match self {
+            Process::Own(child) => child.refused_processes(),
+            Process::Forked(forked) => {
+                forked.member.refused_processes().saturating_sub(forked.refused)
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use dispatch_api::ErrorType;
 use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep};
 
@@ -13,6 +14,7 @@ use super::active::{Active, Cancelled, background, decline, sink};
 use super::failure;
 use super::link::{Gone, Link};
 use super::pace::Pace;
+use super::process::Process;
 use super::{Job, Order, Plan};
 use crate::call::{Cause, Failure};
 use crate::frame::{Fault, FromWorker, ToWorker};
@@ -25,6 +27,10 @@ const CANCEL_GRACE: Duration = Duration::from_millis(50);
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// How long it may take to answer.
 const PING_LIMIT: Duration = Duration::from_secs(10);
+
+/// Calls that take less are spared the look at what was refused to them: they do not start as many
+/// processes as they may.
+const QUICK: Duration = Duration::from_millis(5);
 
 pub struct Session {
     link: Link,
@@ -39,6 +45,8 @@ pub struct Session {
     /// When it was last found idle and well, and whether a `ping` is under way.
     checked: Instant,
     pinged: bool,
+    /// How often it had been refused a process when this was looked at last.
+    refused: u64,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -76,6 +84,7 @@ impl Session {
             next_id: 0,
             checked: Instant::now(),
             pinged: false,
+            refused: 0,
             timer: Box::pin(sleep(PING_EVERY)),
         }
     }
@@ -141,7 +150,7 @@ impl Session {
         orders: Option<mpsc::UnboundedReceiver<Order>>,
         member: Member,
     ) {
-        let Session { link, function, exclusive, pace, result_limit, next_id, .. } = self;
+        let Session { link, function, exclusive, pace, result_limit, next_id, refused, .. } = self;
         let Some(orders) = orders else { return };
         let moved = async move {
             let link = match link.detach().and_then(Link::attach) {
@@ -160,6 +169,7 @@ impl Session {
                 next_id,
                 checked: Instant::now(),
                 pinged: false,
+                refused,
                 timer: Box::pin(sleep(PING_EVERY)),
             };
             session.begin(job);
@@ -330,6 +340,7 @@ impl Session {
                     member.leave();
                 }
                 let failed = failure::reported(fault, Cause::Handler);
+                let failed = with_reason(failed, &mut self.refused, self.link.process());
                 return self.conclude(index, Ok(Err(failed)), member);
             }
             _ => return Err(End::Kill(failure::unexpected(frame))),
@@ -352,6 +363,9 @@ impl Session {
         let active = self.calls.swap_remove(index);
         self.checked = Instant::now();
         let took = self.checked - active.begun;
+        if self.exclusive && took > QUICK {
+            self.refused = self.link.process().refused_processes();
+        }
         active.finish(result);
         if let Some(home) = self.home
             && let Some(core) = self.pace.after(took, || member.homes().core(home))
@@ -363,7 +377,7 @@ impl Session {
 
     /// Brings the process to its end, then all calls.
     async fn finish(mut self, end: End) {
-        let Session { link, calls, function, exclusive, .. } = &mut self;
+        let Session { link, calls, function, exclusive, refused, .. } = &mut self;
         let failed = match end {
             End::Dismissed => {
                 return link.stop(&mut |stream, bytes| background(function, stream, bytes)).await;
@@ -377,6 +391,7 @@ impl Session {
                 let unread = matches!(gone, Gone::Unread);
                 let mut sink = sink(calls, function, *exclusive);
                 let failed = link.post_mortem(gone, &mut sink).await;
+                let failed = with_reason(failed, refused, link.process());
                 drop(sink);
                 if unread && calls.len() == 1 && !calls[0].touched {
                     let Active { call, reply, lease, .. } = calls.remove(0);
@@ -391,6 +406,16 @@ impl Session {
             active.finish(Err(failed.clone()));
         }
     }
+}
+
+/// Says so when a failure may come of a process or thread that was refused since the last one.
+fn with_reason(failed: Failure, refused: &mut u64, process: &Process) -> Failure {
+    let own = matches!(failed.cause, Cause::Handler | Cause::Signal(_) | Cause::Exit(_));
+    if !own || failed.kind != ErrorType::FunctionError {
+        return failed;
+    }
+    let before = std::mem::replace(refused, process.refused_processes());
+    if *refused > before { failure::short_of_processes(failed) } else { failed }
 }
 
 /// A result is handed on as it is, so it must be what it says.

@@ -1,9 +1,12 @@
 use std::time::Duration;
 
 use dispatch_api::ErrorType;
+use dispatch_runner::process::Launcher;
 use dispatch_runner::{Cause, Runner};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::fixture::{Function, call_within, fixture, fixture_with, is_signal};
+use crate::fixture::{Function, call_within, fixture, fixture_on, fixture_with};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -92,27 +95,148 @@ module.exports = (context, payload) => { if (payload === 'exit') process.exit(4)
 }
 
 #[tokio::test]
-async fn a_memory_hog_is_named() {
+async fn a_memory_hog_is_named_also_when_it_is_a_child() {
     let fixture = fixture().await;
     let code = "
+import os, time
 def handle(context, payload):
-    hog = [bytearray(1 << 20) for _ in range(payload)]
+    if payload < 0:
+        if os.fork() == 0:
+            handle(context, -payload)
+            os._exit(0)
+        os.wait()
+        time.sleep(100)
+    hog = [bytearray(b'x' * (1 << 20)) for _ in range(payload)]
     return len(hog)
 ";
-    let revision = fixture.deploy(Function::python(code).set(|s| s.memory_bytes = 64 << 20));
-    assert_eq!(fixture.value(&revision, "1").await, 1);
-    let failure = fixture.failure(&revision, "512").await;
-    if is_signal(&failure.cause, 9) || failure.message.contains("MemoryError") {
-        eprintln!("SKIPPED a_memory_hog_is_named: no memory limits by group on this machine");
+    for preload in [false, true] {
+        let function = Function::python(code);
+        let function = function.set(|s| (s.memory_bytes, s.preload) = (64 << 20, preload));
+        let revision = fixture.deploy(function);
+        assert_eq!(fixture.value(&revision, "1").await, 1);
+        for payload in ["512", "-512"] {
+            let failure = fixture.failure(&revision, payload).await;
+            assert_eq!(failure.cause, Cause::OutOfMemory, "{}", failure.message);
+            assert_eq!(
+                failure.message,
+                "The function used more than its 64 MiB of memory and was killed; raise --memory or \
+                 let it use less"
+            );
+            assert_eq!(fixture.value(&revision, "1").await, 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_has_too_many_processes_is_told_so() {
+    let fixture = fixture().await;
+    let layers = &fixture.runner.isolation().layers;
+    let counted = |detail: &str| detail.contains("control group");
+    if !layers.iter().any(|layer| layer.name == "processes" && counted(&layer.detail)) {
+        eprintln!("skipped: no control group for processes can be made here");
         return;
     }
-    assert_eq!(failure.cause, Cause::OutOfMemory);
-    assert_eq!(
-        failure.message,
-        "The function used more than its 64 MiB of memory and was killed; raise --memory or let it \
-         use less"
-    );
-    assert_eq!(fixture.value(&revision, "1").await, 1);
+    let python = "
+import os, subprocess, threading
+def handle(context, payload):
+    if payload == 'fine': return 'alive'
+    if payload == 'own': raise KeyError('of its own')
+    started, stop = [], threading.Event()
+    try:
+        while True:
+            if payload == 'threads': threading.Thread(target=stop.wait).start()
+            else: started.append(subprocess.Popen(['/bin/sleep', '100']))
+    except Exception:
+        stop.set()
+        for process in started: process.kill(); process.wait()
+        if payload == 'swallow': return len(started)
+        if payload == 'exit': os._exit(7)
+        raise
+";
+    let node = "
+const { spawn } = require('child_process')
+module.exports = async () => {
+  const all = []
+  const one = () => new Promise((resolve, reject) => {
+    const child = spawn('/bin/sleep', ['100'])
+    all.push(child)
+    child.on('error', reject)
+    child.on('spawn', resolve)
+  })
+  try { for (;;) await one() } finally { all.forEach((child) => child.kill('SIGKILL')) }
+}
+";
+    for preload in [false, true] {
+        // What is forked shares the limit with up to 16 others.
+        let revision = fixture.deploy(Function::python(python).set(|s| {
+            // Threads reserve much more than they use.
+            (s.preload, s.max_scale, s.memory_bytes) = (preload, 1, 2 << 30);
+        }));
+        for (payload, words) in [
+            ("processes", "BlockingIOError"),
+            ("exit", "ended with exit code 7"),
+            ("threads", "can't start new thread"),
+        ] {
+            let failure = fixture.failure(&revision, &format!("\"{payload}\"")).await;
+            assert_eq!(failure.cause, Cause::ProcessLimit, "{payload} {}", failure.message);
+            assert_eq!(failure.kind, ErrorType::FunctionError);
+            let limit = "The function reached its limit of 128 processes and threads at a time; ";
+            assert!(failure.message.starts_with(limit), "{}", failure.message);
+            let trace = failure.stacktrace.join("\n");
+            assert!(failure.message.contains(words) || trace.contains(words), "{failure:?}");
+            let failure = fixture.failure(&revision, "\"own\"").await;
+            assert_eq!(failure.cause, Cause::Handler, "the limit was not reached by this one");
+        }
+        assert!(fixture.value(&revision, "\"swallow\"").await.as_u64() > Some(64));
+        let failure = fixture.failure(&revision, "\"own\"").await;
+        assert_eq!(failure.cause, Cause::Handler, "the one before could do without");
+        assert_eq!(fixture.value(&revision, "\"fine\"").await, "alive");
+    }
+    let node = fixture.deploy(Function::nodejs(node));
+    let failure = fixture.failure(&node, "0").await;
+    assert_eq!(failure.cause, Cause::ProcessLimit, "{}", failure.message);
+    assert!(failure.message.contains("EAGAIN"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn when_the_launcher_is_killed_calls_are_lost_and_the_next_ones_get_new_workers() {
+    let launcher = Launcher::start().unwrap();
+    // It is a child of this very thread.
+    let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
+    let pid = Pid::from_raw(children.trim().parse().unwrap());
+    let fixture = fixture_on(launcher, |_| ()).await;
+    let python = "
+import time
+def handle(context, payload):
+    print('begun', flush=True)
+    time.sleep(payload)
+    return 'alive'
+";
+    let node = "module.exports = () => 'alive'";
+    let forked = Function::python(python).set(|settings| settings.preload = true);
+    let all = [Function::python(python), forked, Function::nodejs(node)];
+    let [python, forked, node] = all.map(|function| fixture.deploy(function));
+    for revision in [&python, &forked, &node] {
+        assert_eq!(fixture.value(revision, "0").await, "alive");
+    }
+    let killed = async {
+        for revision in [&python, &forked] {
+            fixture.until(revision, |pool| pool.busy == 1).await;
+        }
+        kill(pid, Signal::SIGKILL).unwrap();
+    };
+    let (one, other, ()) =
+        tokio::join!(fixture.failure(&python, "60"), fixture.failure(&forked, "60"), killed);
+    for failure in [one, other] {
+        assert_eq!((failure.kind, &failure.cause), (ErrorType::SystemError, &Cause::Lost));
+        assert!(failure.message.contains("send the call again"), "{}", failure.message);
+    }
+    for revision in [&python, &forked, &node] {
+        assert_eq!(fixture.value(revision, "0").await, "alive");
+    }
+    for language in ["python3", "nodejs"] {
+        fixture.until_waiting(language, 2).await;
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dispatch_runner::process::{Launcher, Options, ProcessRunner};
 use dispatch_runner::{
-    BuildError, Call, Cause, Egress, Failure, Outcome, PoolState, Revision, Runner, Settings,
+    BuildError, Call, Egress, Failure, Outcome, PoolState, Revision, Runner, Settings,
 };
 use serde_json::Value;
 
@@ -176,8 +176,4 @@ pub fn call(payload: &str) -> Call {
 pub fn call_within(payload: &str, timeout: Duration) -> Call {
     let deadline = Some(Instant::now() + timeout);
     Call { deadline, timeout: Some(timeout), ..call(payload) }
-}
-
-pub fn is_signal(cause: &Cause, number: i32) -> bool {
-    *cause == Cause::Signal(number)
 }

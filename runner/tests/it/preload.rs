@@ -117,7 +117,7 @@ async fn a_zygote_that_was_killed_is_replaced() {
     let revision = preloaded(&fixture, CODE);
     let first = fixture.value(&revision, "{}").await;
     let failed = fixture.failure(&revision, "{\"do\": \"kill-parent\"}").await;
-    assert_eq!(failed.cause, Cause::Signal(9), "{}", failed.message);
+    assert_eq!(failed.cause, Cause::Lost, "{}", failed.message);
     let second = fixture.value(&revision, "{}").await;
     assert_eq!((&first["loads"], &second["loads"]), (&json!(1), &json!(1)));
 }

@@ -134,6 +134,11 @@ impl Group {
         reached > 0 && count(&events, "oom_kill") > 0
     }
 
+    /// How often it was refused a process.
+    pub(crate) fn refused(&self) -> u64 {
+        self.of(Kind::Processes).map_or(0, |(directory, _)| refusals(directory))
+    }
+
     /// Stops or continues all its processes, where that is possible.
     pub(crate) fn freeze(&mut self, frozen: bool) -> io::Result<()> {
         if self.frozen == frozen {
@@ -168,6 +173,15 @@ impl Group {
         });
         self.places.is_empty()
     }
+}
+
+/// How often the sandbox `id`, whose group is in this directory, was refused a process.
+pub(crate) fn refused(all: &Path, id: u64) -> u64 {
+    refusals(&all.join(id.to_string()))
+}
+
+fn refusals(directory: &Path) -> u64 {
+    count(&read(directory, "pids.events"), "max")
 }
 
 /// Ends and removes a group that nobody looks after any more.

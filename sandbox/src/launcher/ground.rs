@@ -27,6 +27,8 @@ pub(crate) struct Ground {
     pub base: Option<PathBuf>,
     /// Whether control groups limit memory, processor time and processes.
     pub groups: [bool; 3],
+    /// The directory of the groups that count processes.
+    pub counters: Option<PathBuf>,
 }
 
 impl Ground {
@@ -37,6 +39,7 @@ impl Ground {
             refused: Vec::new(),
             base: None,
             groups: [false; 3],
+            counters: None,
         }
     }
 }
@@ -101,6 +104,7 @@ impl Launcher {
         }
         self.cgroups = Cgroups::default();
         self.ground.groups = [false; 3];
+        self.ground.counters = None;
         self.trial()
     }
 

@@ -36,14 +36,22 @@ async fn dropping_a_child_or_the_launcher_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn when_the_launcher_is_killed_its_sandboxes_die_and_the_owner_is_told() {
+async fn when_the_launcher_is_killed_its_sandboxes_die_and_another_one_starts() {
     let launcher = Launcher::start().unwrap();
     let mut child = launcher.spawn(&shell("sleep 1000")).await.unwrap();
-    signal(parent(child.pid()).unwrap(), Signal::SIGKILL);
-    assert_eq!(child.wait().await, Exit::LauncherLost);
+    let first = parent(child.pid()).unwrap();
+    signal(first, Signal::SIGKILL);
+    // Whether it is noticed already or not, one asks for the next and the others use it.
+    let next = async || launcher.spawn(&shell("sleep 1000")).await.unwrap();
+    let (one, two, three) = tokio::join!(next(), next(), next());
+    assert_eq!(child.wait().await, Exit::Lost);
     let pid = child.pid();
     until("the sandbox is gone", || !alive(pid)).await;
-    assert!(launcher.spawn(&shell("true")).await.is_err());
+    let second = parent(one.pid()).unwrap();
+    assert_ne!(first, second);
+    assert!([&two, &three].iter().all(|child| parent(child.pid()) == Some(second)));
+    drop(child);
+    assert!(alive(one.pid()), "numbers of the first one mean nothing to the second");
 }
 
 #[tokio::test]

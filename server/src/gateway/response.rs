@@ -196,6 +196,7 @@ pub fn failure(failure: &Failure, run: &str) -> Error {
         (Cause::OutOfMemory, _) => (BAD, "out-of-memory"),
         (Cause::ForbiddenCall, _) => (BAD, "forbidden-call"),
         (Cause::Signal(_) | Cause::Exit(_), _) => (BAD, "worker-crashed"),
+        (Cause::ProcessLimit, _) => (BAD, "process-limit"),
         (Cause::Protocol, _) => (BAD, "protocol-violation"),
         (Cause::Load, _) => (BAD, "handler-not-loaded"),
         (Cause::Overload { .. }, _) => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
@@ -203,6 +204,7 @@ pub fn failure(failure: &Failure, run: &str) -> Error {
         (Cause::System, ErrorType::InputError) => {
             (StatusCode::INTERNAL_SERVER_ERROR, "secret-missing")
         }
+        (Cause::Lost, _) => (StatusCode::INTERNAL_SERVER_ERROR, "worker-lost"),
         (Cause::Handler | Cause::System, _) => (StatusCode::INTERNAL_SERVER_ERROR, "system-error"),
     };
     let message = match status {

@@ -33,14 +33,17 @@ const QUICK_OUTPUT: usize = 64 << 10;
 const MAX_DEPTH: usize = 128;
 
 /// What the outcome of a run is called in the metrics.
-pub const OUTCOMES: [&str; 10] = [
+pub const OUTCOMES: [&str; 13] = [
     "success",
     "input_error",
     "function_error",
     "timeout",
     "out_of_memory",
+    "forbidden_call",
+    "process_limit",
     "crash",
     "protocol",
+    "worker_lost",
     "overload",
     "cancelled",
     "system_error",
@@ -256,7 +259,9 @@ fn outcome_word(result: &Result<Bytes, Failure>) -> &'static str {
         (Cause::OutOfMemory, _) => "out_of_memory",
         (Cause::ForbiddenCall, _) => "forbidden_call",
         (Cause::Signal(_) | Cause::Exit(_), _) => "crash",
+        (Cause::ProcessLimit, _) => "process_limit",
         (Cause::Protocol, _) => "protocol",
+        (Cause::Lost, _) => "worker_lost",
         (Cause::Overload { .. }, _) => "overload",
         (Cause::Cancelled, _) => "cancelled",
         (Cause::System, _) => "system_error",
