@@ -128,6 +128,9 @@ impl ProcessRunner {
             // Nothing can be attached to a process that waits.
             options.stems = 0;
         }
+        if launcher.has_users() && !launcher.has_views() {
+            source::let_pass(&options.data_dir)?;
+        }
         let languages = Languages::load(
             &launcher,
             &options.data_dir.join("languages"),
@@ -139,9 +142,6 @@ impl ProcessRunner {
         let limits = options.layer_limits;
         let layers = LayerStore::new(path.clone(), languages.clone(), launcher.clone(), limits)
             .map_err(|source| Error::DataDir { path, source })?;
-        if launcher.has_users() && !launcher.has_views() {
-            source::let_pass(&options.data_dir)?;
-        }
         let tenant = Tenant::new(!isolation.tier.separates_tenants());
         let shared = Shared::new(launcher, languages, options);
         let token = CancellationToken::new();

@@ -121,7 +121,11 @@ fn a_launcher_that_is_killed_costs_no_accepted_run() {
     assert_eq!(status, 202, "{run}");
     let run = format!("/v1/runs/{}", run["name"].as_str().unwrap());
     let get = || request(s.port, "GET", &run, None).unwrap().1;
-    until("the run has begun", || get()["status"] == "CREATING");
+    until("the run has begun", || {
+        let page = reqwest_text(s.port, "/metrics");
+        page.lines()
+            .any(|line| line.starts_with("dispatch_workers{") && line.ends_with("\"busy\"} 1"))
+    });
     let first = launcher(&s).expect("it is there");
     let pid = nix::unistd::Pid::from_raw(i32::try_from(first).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();

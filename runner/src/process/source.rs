@@ -35,10 +35,11 @@ pub fn let_pass(data_dir: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt as _;
     for name in ["", "sources", "layers", "languages"] {
         let path = data_dir.join(name);
-        let opened = fs::metadata(&path).and_then(|data| {
-            let mode = data.permissions().mode() | 0o011;
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
-        });
+        let opened =
+            fs::create_dir_all(&path).and_then(|()| fs::metadata(&path)).and_then(|data| {
+                let mode = data.permissions().mode() | 0o011;
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            });
         opened.map_err(|source| Error::DataDir { path, source })?;
     }
     Ok(())
