@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::validate::{self, Invalid};
 use crate::{
     Egress, Function, Health, Image, ORGANIZATION_HEADER, PROJECT_HEADER, Problem, Revision, Run,
-    Version,
+    Scale, Version,
 };
 
 mod answer;
@@ -308,6 +308,16 @@ impl Client {
     pub async fn egress(&self, function: &str) -> Result<Egress> {
         validate::path_name("functionName", "path", function)?;
         let url = self.url(&[Function::PATH, function, "egress"], &[]);
+        answer(self.send(self.request(Method::GET, url)).await?).await
+    }
+
+    /// Reads how many workers a function has and wants, and why.
+    ///
+    /// # Errors
+    /// Like all requests.
+    pub async fn scale(&self, function: &str) -> Result<Scale> {
+        validate::path_name("functionName", "path", function)?;
+        let url = self.url(&[Function::PATH, function, "scale"], &[]);
         answer(self.send(self.request(Method::GET, url)).await?).await
     }
 

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::egress::{Allow, Link, Target};
 use crate::validate::{self, Invalid};
 use crate::wire::{Wire, null_is_default, null_when_empty};
-use crate::{Status, Tag};
+use crate::{Schedule, Status, Tag};
 
 /// A function: source code, the image it runs on, and its settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -75,6 +75,10 @@ pub struct Function {
     /// Workers kept ready at all times.
     #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub min_scale: i64,
+    /// When to keep more ready: each a [`Schedule`](crate::Schedule), such as
+    /// `5 mon-fri 08:00-18:00 Europe/Berlin`.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub schedules: Vec<String>,
     /// The most workers; 0 means the server's default.
     #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub max_scale: i64,
@@ -171,6 +175,8 @@ pub const MAX_SCALE: i64 = 1000;
 pub const EGRESS: &[&str] = &["none", "proxy", "learn", "full"];
 /// The most entries of `egressAllow`.
 pub const MAX_ALLOW: usize = 256;
+/// The most schedules.
+pub const MAX_SCHEDULES: usize = 16;
 /// The most links.
 pub const MAX_LINKS: usize = 16;
 
@@ -194,6 +200,7 @@ impl Wire for Function {
         "cpu",
         "concurrency",
         "minScale",
+        "schedules",
         "maxScale",
         "preload",
         "environment",
@@ -233,6 +240,7 @@ impl Wire for Function {
         if self.max_scale != 0 && self.min_scale > self.max_scale {
             return Err(Invalid::too_large("minScale", self.max_scale));
         }
+        self.validate_schedules()?;
         if !self.egress.is_empty() && !EGRESS.contains(&self.egress.as_str()) {
             return Err(Invalid::not_in("egress", "body", EGRESS));
         }
@@ -263,6 +271,22 @@ impl Wire for Function {
 pub const PROXY_PORT: u16 = 3128;
 
 impl Function {
+    fn validate_schedules(&self) -> Result<(), Invalid> {
+        if self.schedules.len() > MAX_SCHEDULES {
+            let text = format!("schedules in body should have at most {MAX_SCHEDULES} items");
+            return Err(Invalid::new(validate::TOO_LONG, text));
+        }
+        for text in &self.schedules {
+            let schedule: Schedule = text.parse().map_err(|what| {
+                Invalid::new(validate::PATTERN, format!("schedules in body: {what}"))
+            })?;
+            if self.max_scale != 0 && schedule.workers() as i64 > self.max_scale {
+                return Err(Invalid::too_large("schedules", self.max_scale));
+            }
+        }
+        Ok(())
+    }
+
     fn validate_egress(&self) -> Result<(), Invalid> {
         let pattern = |field: &str, what: String| {
             Invalid::new(validate::PATTERN, format!("{field} in body: {what}"))

@@ -1,6 +1,7 @@
 //! The nouns: their words, tables and models.
 
 use dispatch_api::client::{Api, Resource};
+use dispatch_api::scale::{Change, Scale};
 use dispatch_api::{
     BaseImage, Destination, Egress, EgressPolicy, Endpoint, Function, Image, Revision, Run, Secret,
     Status, run,
@@ -105,7 +106,7 @@ impl Show for Function {
         "handler": "", "modifiedtime": 0, "name": "", "reason": [""],
         "schema": {"in": null, "out": null}, "secrets": [""], "services": [""], "status": "",
         "timeout": 0, "tags": [{"key": "", "value": ""}], "memory": 0, "cpu": 0, "concurrency": 0,
-        "minscale": 0, "maxscale": 0, "environment": {"*": ""}, "egress": "",
+        "minscale": 0, "schedules": [""], "maxscale": 0, "environment": {"*": ""}, "egress": "",
         "egressallow": [""], "links": [{"listen": 0, "to": ""}], "retries": null}"#;
     const COLUMNS: &'static [&'static str] = &["Name", "FunctionImage", "Status", "Created Date"];
 
@@ -275,6 +276,50 @@ impl Show for Egress {
 
     fn cells(&self, settings: &Settings) -> Vec<String> {
         self.policy.cells(settings)
+    }
+}
+
+impl Show for Scale {
+    const MODEL: &'static str = r#"{"reason": "", "explanation": "", "workers": {"busy": 0,
+        "idle": 0, "frozen": 0, "starting": 0, "waiting": 0}, "wanted": 0, "calls": 0, "queued": 0,
+        "concurrency": 0, "least": 0, "most": 0, "room": {"used": 0, "most": 0,
+        "organizationused": 0, "organizationmost": 0}, "changes": [null]}"#;
+    const COLUMNS: &'static [&'static str] =
+        &["Busy", "Idle", "Frozen", "Starting", "Wanted", "Least", "Most", "Calls", "Waiting"];
+
+    fn label(&self) -> String {
+        self.reason.clone()
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        let workers = &self.workers;
+        [
+            workers.busy,
+            workers.idle,
+            workers.frozen,
+            workers.starting,
+            self.wanted,
+            self.least,
+            self.most,
+            self.calls,
+            self.queued,
+        ]
+        .map(|count| count.to_string())
+        .to_vec()
+    }
+}
+
+impl Show for Change {
+    const MODEL: &'static str = r#"{"time": 0, "change": 0, "workers": 0, "reason": ""}"#;
+    const COLUMNS: &'static [&'static str] = &["Time", "Change", "Workers", "Reason"];
+
+    fn label(&self) -> String {
+        self.reason.clone()
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        let change = format!("{:+}", self.change);
+        vec![date(self.time), change, self.workers.to_string(), self.reason.clone()]
     }
 }
 

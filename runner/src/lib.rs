@@ -17,12 +17,16 @@ pub mod worker;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use dispatch_sandbox::{Report as Isolation, Tier};
 use futures_util::future::BoxFuture;
 
 pub use call::{Call, Cause, Failure, Logs, Outcome, Timings};
+pub use dispatch_api::Schedule;
 pub use egress::Egress;
+pub use pool::scale::{Reason, Seen, Step};
+pub use process::room::Use;
 
 /// One immutable revision of a function: all a backend needs to run it.
 #[derive(Clone, Debug)]
@@ -56,12 +60,14 @@ pub struct Settings {
     pub concurrency: usize,
     /// Workers kept ready at all times.
     pub min_scale: usize,
+    /// Times at which more are kept ready.
+    pub schedules: Vec<Schedule>,
     /// The most workers; at least 1.
     pub max_scale: usize,
     /// Calls that may wait for a worker; beyond it calls are refused with [`Cause::Overload`].
     pub queue: usize,
     /// How long an idle worker is kept.
-    pub idle: std::time::Duration,
+    pub idle: Duration,
     /// Environment variables of the workers.
     pub environment: Vec<(String, String)>,
     /// Whether workers are forked from a process that has loaded the source, where the language can.
@@ -133,6 +139,23 @@ pub struct PoolState {
     pub queued: usize,
 }
 
+/// How many workers a revision has and wants, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// What there is, and what the settings ask for.
+    pub seen: Seen,
+    /// Idle workers that stand still until the next call.
+    pub frozen: usize,
+    /// Starts that failed in a row.
+    pub failures: u32,
+    /// When the next one is tried without a call that needs it.
+    pub next_try: Option<Duration>,
+    /// The places of all workers.
+    pub room: Use,
+    /// The last changes, the oldest first.
+    pub steps: Vec<Step>,
+}
+
 /// A backend that runs functions. Dropping a returned future cancels the work it stands for.
 pub trait Runner: Send + Sync + 'static {
     /// The languages that can run here, found when the backend was started.
@@ -174,6 +197,9 @@ pub trait Runner: Send + Sync + 'static {
     /// The workers of every revision.
     fn pools(&self) -> Vec<PoolState>;
 
+    /// How many workers a revision has and wants, and why.
+    fn scale(&self, revision: &Arc<Revision>) -> Scale;
+
     /// What functions reached, and were refused, on the network since the last time somebody asked:
     /// by organization and function.
     fn egress(&self) -> HashMap<(String, String), egress::News>;
@@ -182,5 +208,5 @@ pub trait Runner: Send + Sync + 'static {
     fn isolation(&self) -> &Isolation;
 
     /// Lets calls that run finish until `grace` is over, then stops all workers.
-    fn drain(&self, grace: std::time::Duration) -> BoxFuture<'_, ()>;
+    fn drain(&self, grace: Duration) -> BoxFuture<'_, ()>;
 }

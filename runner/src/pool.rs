@@ -6,26 +6,32 @@
 //! so no path can forget it.
 
 mod lease;
+pub mod scale;
 mod start;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dispatch_api::ErrorType;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::lease::{Lease, Member};
+use self::scale::{History, Reason, Seen};
 use crate::call::{Cause, Failure};
 use crate::home;
 use crate::process::Shared;
+use crate::process::room::Place;
 use crate::worker::{Order, failure};
-use crate::{PoolState, Revision};
+use crate::{PoolState, Revision, Scale, Schedule, Settings};
 
 /// When a caller that was refused should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a worker serves its own queue before it makes room for a function that has none.
 const TURN: Duration = Duration::from_secs(1);
+/// How often schedules are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Calls in a row from one other home after which a worker moves there: moving costs about as much
 /// as two calls from afar.
@@ -41,6 +47,8 @@ pub struct Pool {
     revision: Arc<Revision>,
     shared: Arc<Shared>,
     state: Mutex<State>,
+    /// Workers that stand still.
+    frozen: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -58,6 +66,10 @@ struct State {
     not_before: Option<Instant>,
     /// The handler, known once a worker was up.
     handler: String,
+    /// The least workers that the schedules want, and when they are to be looked at again.
+    scheduled: usize,
+    look_at: Option<Instant>,
+    history: History,
 }
 
 struct Slot {
@@ -103,7 +115,8 @@ pub enum Entry {
 
 impl Pool {
     pub(crate) fn new(revision: Arc<Revision>, shared: Arc<Shared>) -> Arc<Pool> {
-        Arc::new(Pool { revision, shared, state: Mutex::default() })
+        let (state, frozen) = (Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Pool { revision, shared, state, frozen })
     }
 
     /// Takes a place in a worker or in the queue.
@@ -131,7 +144,7 @@ impl Pool {
         let (waiter, waiting) = oneshot::channel();
         state.queue.push_back(waiter);
         let mut effects = Effects::default();
-        self.start_for_queue(&mut state, &mut effects);
+        self.start_for_calls(&mut state, &mut effects);
         drop(state);
         effects.apply(self);
         Ok(Entry::Waiting(waiting))
@@ -179,23 +192,25 @@ impl Pool {
             effects.answers.push((waiter, Ok(lease)));
         }
         if state.retired && state.queue.is_empty() {
+            let before = state.workers.len();
             state.workers.retain(|slot| slot.busy > 0);
+            state.note_stopped(before, Reason::Retired);
         }
     }
 
     fn release(self: &Arc<Pool>, worker: u64) {
         let mut effects = Effects::default();
         let mut state = lock(&self.state);
-        let (alone, waiting) = (state.workers.len() == 1, !state.queue.is_empty());
+        let waiting = !state.queue.is_empty();
         let Some(slot) = state.workers.iter_mut().find(|slot| slot.id == worker) else { return };
         slot.busy -= 1;
         slot.idle_since = Instant::now();
-        if slot.busy == 0 {
-            let due = !waiting || !alone || slot.born.elapsed() > TURN;
-            if due && self.shared.claim_eviction() {
-                state.workers.retain(|slot| slot.id != worker);
-                self.start_for_queue(&mut state, &mut effects);
-            }
+        if slot.busy == 0
+            && self.shared.room.is_crowded()
+            && self.shared.room.claim(&self.revision, waiting, slot.born.elapsed() > TURN)
+        {
+            state.stop(worker, Reason::Room);
+            self.start_for_calls(&mut state, &mut effects);
         }
         self.hand_out(&mut state, &mut effects, None);
         drop(state);
@@ -205,9 +220,9 @@ impl Pool {
     /// Takes a worker out: it gets no further calls.
     fn leave(self: &Arc<Pool>, worker: u64) {
         let mut state = lock(&self.state);
-        state.workers.retain(|slot| slot.id != worker);
+        state.stop(worker, Reason::Ended);
         let mut effects = Effects::default();
-        self.start_for_queue(&mut state, &mut effects);
+        self.start_for_calls(&mut state, &mut effects);
         drop(state);
         effects.apply(self);
     }
@@ -255,43 +270,74 @@ impl Pool {
         let mut effects = Effects::default();
         let settings = &self.revision.settings;
         let mut state = lock(&self.state);
-        let least = if state.kept { settings.min_scale.min(settings.max_scale) } else { 0 };
-        state.workers.sort_by_key(|slot| slot.idle_since);
-        let mut spare = state.workers.len().saturating_sub(least);
-        state.workers.retain(|slot| {
-            let stop = spare > 0 && slot.busy == 0 && slot.idle_since + settings.idle <= now;
-            spare -= usize::from(stop);
-            !stop
-        });
-        if state.not_before.is_none_or(|instant| instant <= now) {
-            self.start_spares(&mut state, &mut effects, least);
-        }
         state.queue.retain(|waiter| !waiter.is_closed());
+        if !settings.schedules.is_empty() && state.look_at.is_none_or(|instant| instant <= now) {
+            let wanted = settings.schedules.iter().map(Schedule::least_now);
+            state.scheduled = wanted.max().unwrap_or(0);
+            state.look_at = Some(now + LOOK_EVERY);
+        }
+        let seen = state.seen(settings, now, self.shared.is_short());
+        let decision = seen.decide();
+        if decision.stop > 0 {
+            let before = state.workers.len();
+            state.workers.sort_by_key(|slot| slot.idle_since);
+            let mut spare = decision.stop;
+            state.workers.retain(|slot| {
+                let stop = spare > 0 && slot.busy == 0;
+                spare -= usize::from(stop);
+                !stop
+            });
+            state.note_stopped(before, if seen.retired { Reason::Retired } else { Reason::Idle });
+        }
+        let reason = if seen.scheduled { Reason::Schedule } else { Reason::Minimum };
+        for _ in 0..decision.spare {
+            let Some(place) = self.shared.room.take(&self.revision) else { break };
+            state.start(&mut effects, Some(place), reason);
+        }
         let empty = state.workers.is_empty() && state.queue.is_empty() && state.starting == 0;
-        state.closed = empty && least == 0;
+        let needed = state.kept && (seen.least > 0 || !settings.schedules.is_empty());
+        state.closed = empty && !needed;
         let closed = state.closed;
         drop(state);
         effects.apply(self);
         closed
     }
 
-    /// Since when its oldest idle worker is idle. Workers that `min_scale` asks for count as newest.
+    /// Since when its oldest idle worker is idle, and whether it is kept all the same.
     pub fn oldest_idle(&self) -> Option<(bool, Instant)> {
         let state = lock(&self.state);
-        let needed = state.kept && state.workers.len() <= self.revision.settings.min_scale;
+        let kept = state.workers.len() <= state.least(&self.revision.settings);
         let idle = state.workers.iter().filter(|slot| slot.busy == 0);
-        idle.map(|slot| (needed, slot.idle_since)).min()
+        idle.map(|slot| (kept, slot.idle_since)).min()
     }
 
     /// Stops the oldest idle worker, if there is one.
-    pub fn evict(&self) -> bool {
+    pub fn evict(&self, reason: Reason) -> bool {
         let mut state = lock(&self.state);
         let idle = state.workers.iter().filter(|slot| slot.busy == 0);
-        let Some(id) = idle.min_by_key(|slot| slot.idle_since).map(|slot| slot.id) else {
-            return false;
-        };
-        state.workers.retain(|slot| slot.id != id);
-        true
+        let oldest = idle.min_by_key(|slot| slot.idle_since).map(|slot| slot.id);
+        oldest.is_some_and(|id| state.stop(id, reason))
+    }
+
+    /// The revision whose workers these are.
+    pub fn revision(&self) -> &Arc<Revision> {
+        &self.revision
+    }
+
+    /// How many workers it has and wants, and why.
+    pub fn scale(&self) -> Scale {
+        let mut state = lock(&self.state);
+        state.queue.retain(|waiter| !waiter.is_closed());
+        let now = Instant::now();
+        let next_try = state.not_before.filter(|instant| *instant > now);
+        Scale {
+            seen: state.seen(&self.revision.settings, now, self.shared.is_short()),
+            frozen: self.frozen.load(Ordering::Relaxed).min(state.workers.len()),
+            failures: state.failures,
+            next_try: next_try.map(|instant| instant - now),
+            room: self.shared.room.usage(&self.revision),
+            steps: state.history.steps(),
+        }
     }
 
     /// What it looks like now.
@@ -317,6 +363,54 @@ impl State {
         let free = self.workers.iter_mut().filter(|slot| slot.busy < concurrency);
         free.max_by_key(|slot| (slot.busy, slot.home == here, slot.idle_since))
     }
+
+    /// Workers that are kept although nothing needs them.
+    fn least(&self, settings: &Settings) -> usize {
+        if self.kept { settings.min_scale.max(self.scheduled) } else { 0 }
+    }
+
+    fn seen(&self, settings: &Settings, now: Instant, short: bool) -> Seen {
+        let idle = self.workers.iter().filter(|slot| slot.busy == 0);
+        let expired = idle.clone().filter(|slot| slot.idle_since + settings.idle <= now);
+        let idle_count = idle.clone().count();
+        Seen {
+            idle: idle_count,
+            expired: expired.count(),
+            busy: self.workers.len() - idle_count,
+            starting: self.starting,
+            calls: self.workers.iter().map(|slot| slot.busy).sum(),
+            queued: self.queue.len(),
+            concurrency: settings.concurrency.max(1),
+            least: self.least(settings),
+            scheduled: self.kept && self.scheduled > settings.min_scale,
+            most: settings.max_scale.max(1),
+            retired: self.retired,
+            failing: self.not_before.is_some_and(|instant| instant > now),
+            short,
+        }
+    }
+
+    fn start(&mut self, effects: &mut Effects, place: Option<Place>, reason: Reason) {
+        self.starting += 1;
+        effects.starts.push(place);
+        self.history.note(1, self.workers.len() + self.starting, reason);
+    }
+
+    /// Takes a worker out, if it is there still: without its slot it ends.
+    fn stop(&mut self, worker: u64, reason: Reason) -> bool {
+        let before = self.workers.len();
+        self.workers.retain(|slot| slot.id != worker);
+        self.note_stopped(before, reason)
+    }
+
+    fn note_stopped(&mut self, before: usize, reason: Reason) -> bool {
+        let count = before - self.workers.len();
+        if count > 0 {
+            let change = -i64::try_from(count).unwrap_or(i64::MAX);
+            self.history.note(change, self.workers.len() + self.starting, reason);
+        }
+        count > 0
+    }
 }
 
 /// What follows from a decision, done after the lock is given back: a waiter that left in between
@@ -324,8 +418,8 @@ impl State {
 #[derive(Default)]
 struct Effects {
     answers: Vec<(Waiter, Result<Lease, Failure>)>,
-    /// Workers to start, counted as starting already, some with their permit.
-    starts: Vec<Option<OwnedSemaphorePermit>>,
+    /// Workers to start, counted as starting already, some with their place.
+    starts: Vec<Option<Place>>,
 }
 
 impl Effects {
@@ -333,8 +427,8 @@ impl Effects {
         for (waiter, answer) in self.answers {
             let _ = waiter.send(answer);
         }
-        for permit in self.starts {
-            pool.spawn_start(permit);
+        for place in self.starts {
+            pool.spawn_start(place);
         }
     }
 }

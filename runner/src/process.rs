@@ -1,5 +1,7 @@
 //! The default backend: the machine's own interpreters in sandboxed processes.
 
+mod memory;
+pub(crate) mod room;
 mod shared;
 mod source;
 pub(crate) mod spec;
@@ -21,6 +23,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use self::memory::Memory;
 pub(crate) use self::shared::Shared;
 use self::tenant::Tenant;
 use crate::archive::Limits;
@@ -30,9 +33,11 @@ use crate::egress::{News, Operator, Resolve};
 use crate::home::Homes;
 use crate::language::{Languages, Pack};
 use crate::layer::{LayerLimits, LayerStore};
-use crate::pool::{Entry, Lease};
+use crate::pool::{Entry, Lease, Pool};
 use crate::worker::{Reply, failure};
-use crate::{BuildError, Isolation, Layer, LayerRequest, PoolState, Revision, Runner, Runtime};
+use crate::{
+    BuildError, Isolation, Layer, LayerRequest, PoolState, Revision, Runner, Runtime, Scale,
+};
 
 /// How often a call is tried anew because its worker had died before it got the call.
 const TRIES: usize = 4;
@@ -49,6 +54,16 @@ pub struct Options {
     /// The most workers of all functions together, at least 1. When it is reached, the worker that
     /// has been idle longest makes room.
     pub max_workers: usize,
+    /// The most of them that one organization has, at least 1.
+    pub organization_workers: usize,
+    /// How much memory the machine has left.
+    pub memory: Memory,
+    /// Bytes of it that are to be left; while there are fewer, idle workers are stopped. 0 means
+    /// that nobody looks.
+    pub memory_reserve: u64,
+    /// How long a worker is idle before it stands still until the next call, where the machine can
+    /// do that; none means never.
+    pub freeze: Option<Duration>,
     /// Processes of each language that wait, sandbox and interpreter ready, for a function.
     pub stems: usize,
     /// How long a worker may take until its handler is loaded.
@@ -78,6 +93,10 @@ impl Options {
             data_dir: data_dir.into(),
             languages_dir: None,
             max_workers: 32.max(8 * cpus),
+            organization_workers: usize::MAX,
+            memory: Memory::default(),
+            memory_reserve: 0,
+            freeze: None,
             stems: 2,
             start_timeout: Duration::from_secs(30),
             payload_limit: 64 * 1024 * 1024,
@@ -296,6 +315,13 @@ impl Runner for ProcessRunner {
         self.shared.pools().iter().map(|pool| pool.snapshot()).collect()
     }
 
+    fn scale(&self, revision: &Arc<Revision>) -> Scale {
+        match self.shared.find(&revision.faas_id) {
+            Some(pool) => pool.scale(),
+            None => Pool::new(Arc::clone(revision), Arc::clone(&self.shared)).scale(),
+        }
+    }
+
     fn egress(&self) -> HashMap<(String, String), News> {
         self.shared.gate.ledger.take()
     }
@@ -314,8 +340,7 @@ impl Runner for ProcessRunner {
             };
             let _ = timeout(grace, quiet).await;
             self.shared.close();
-            let all = u32::try_from(self.shared.options.max_workers.max(1)).unwrap_or(u32::MAX);
-            if timeout(LAST_WORKERS, self.shared.permits.acquire_many(all)).await.is_err() {
+            if timeout(LAST_WORKERS, self.shared.room.empty()).await.is_err() {
                 tracing::error!("some workers did not end");
             }
         })

@@ -55,6 +55,8 @@ pub struct Plan {
     pub result_limit: usize,
     /// How long it may take until it is ready.
     pub start_timeout: Duration,
+    /// How long a worker in a sandbox of its own is idle before it stands still, if ever.
+    pub freeze: Option<Duration>,
 }
 
 impl Plan {

@@ -94,6 +94,7 @@ pub(crate) fn serve(control: OwnedFd, at_most: Tier) -> io::Result<()> {
     launcher.ground.groups =
         [Kind::Memory, Kind::Cpu, Kind::Processes].map(|kind| launcher.cgroups.has(kind));
     launcher.ground.counters = launcher.cgroups.counters();
+    launcher.ground.freezes = launcher.cgroups.has(Kind::Freezer);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     launcher.find_ground(at_most)?;
     launcher.tell(&Event::Ready(launcher.ground.clone()))?;

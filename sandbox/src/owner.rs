@@ -137,6 +137,11 @@ impl Launcher {
         self.0.ground.base.is_none()
     }
 
+    /// Whether sandboxes can be made to stand still; see [`Child::freeze`].
+    pub fn can_freeze(&self) -> bool {
+        self.0.ground.freezes
+    }
+
     /// What separates sandboxes on this machine, found out by making one.
     pub async fn probe(&self) -> Report {
         self.0

@@ -196,6 +196,10 @@ settings! {
     async_concurrency: usize = 32, "DISPATCH_ASYNC_CONCURRENCY";
     /// Workers of all functions together
     max_workers: usize = default_max_workers(), "DISPATCH_MAX_WORKERS";
+    /// Workers of one organization; 0 means as many as of all together
+    organization_workers: usize = 0, "DISPATCH_ORGANIZATION_WORKERS";
+    /// MiB of the machine's memory to be left: while there are fewer, idle workers are stopped
+    memory_reserve: u64 = 128, "DISPATCH_MEMORY_RESERVE";
     /// Processes of each language that wait, ready, for a function that needs a worker
     stem_cells: usize = 2, "DISPATCH_STEM_CELLS";
     /// Workers of a function that names no limit
@@ -208,6 +212,8 @@ settings! {
     isolation_at_most: Tier = Tier::A, "DISPATCH_ISOLATION_AT_MOST";
     /// Seconds an idle worker is kept
     idle_seconds: u64 = 300, "DISPATCH_IDLE_SECONDS";
+    /// Seconds after which an idle worker stands still until the next call; 0 means never
+    freeze_seconds: u64 = 30, "DISPATCH_FREEZE_SECONDS";
     /// MiB one worker of a function that names no limit may use
     default_memory: u64 = 512, "DISPATCH_DEFAULT_MEMORY";
     /// Thousandths of a core one worker of a function that names no limit may use; 0 means all

@@ -11,7 +11,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dispatch_api::{Function, Kind, Problem, Revision, Status};
-use dispatch_runner::Settings;
+use dispatch_runner::{Schedule, Settings};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
@@ -54,6 +54,9 @@ impl Stored {
         };
         let given = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
         let min_scale = or(function.min_scale, 0);
+        let schedules: Vec<Schedule> =
+            function.schedules.iter().filter_map(|text| text.parse().ok()).collect();
+        let kept = schedules.iter().map(Schedule::workers).chain([min_scale]).max();
         dispatch_runner::Revision {
             organization: org.to_owned(),
             function: name.to_owned(),
@@ -67,7 +70,8 @@ impl Stored {
                 cpu_millis: given(function.cpu).unwrap_or(config.default_cpu),
                 concurrency: or(function.concurrency, 1),
                 min_scale,
-                max_scale: or(function.max_scale, config.default_max_scale.max(min_scale)),
+                max_scale: or(function.max_scale, config.default_max_scale.max(kept.unwrap_or(0))),
+                schedules,
                 queue: config.max_waiting,
                 idle: Duration::from_secs(config.idle_seconds),
                 environment: function.environment.clone().into_iter().collect(),

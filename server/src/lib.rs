@@ -20,6 +20,7 @@ pub mod problem;
 pub mod resource;
 pub mod routes;
 pub mod runs;
+mod scale;
 mod schema;
 mod secret;
 pub mod serve;

@@ -74,7 +74,10 @@ impl Snapshot {
         let functions = self.functions.values().flat_map(HashMap::values);
         let serving = functions.filter_map(|function| function.serving.as_ref());
         serving
-            .filter(|serving| serving.revision.settings.min_scale > 0)
+            .filter(|serving| {
+                let settings = &serving.revision.settings;
+                settings.min_scale > 0 || !settings.schedules.is_empty()
+            })
             .map(|serving| Arc::clone(&serving.revision))
             .collect()
     }

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::iam::Caller;
 use crate::problem::Error;
 use crate::trace::{REQUEST_ID, Trace};
-use crate::{base_image, egress, endpoint, function, image, runs, secret};
+use crate::{base_image, egress, endpoint, function, image, runs, scale, secret};
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -44,6 +44,7 @@ fn resources() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(function::revisions))
         .routes(routes!(function::rollback))
         .routes(routes!(egress::get))
+        .routes(routes!(scale::get))
         .routes(routes!(runs::api::create, runs::api::list))
         .routes(routes!(runs::api::get))
         .routes(routes!(runs::api::redrive))

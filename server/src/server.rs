@@ -143,6 +143,13 @@ fn runner_options(config: &Config) -> Options {
     let languages = &config.languages_dir;
     options.languages_dir = (!languages.as_os_str().is_empty()).then(|| languages.clone());
     options.max_workers = config.max_workers;
+    options.organization_workers = match config.organization_workers {
+        0 => usize::MAX,
+        most => most,
+    };
+    options.memory_reserve = config.memory_reserve << 20;
+    options.freeze =
+        (config.freeze_seconds > 0).then(|| Duration::from_secs(config.freeze_seconds));
     options.stems = config.stem_cells;
     options.operator = egress::operator(config);
     options.layer_limits.build_time = Duration::from_secs(config.build_timeout);

@@ -158,6 +158,10 @@ pub struct FunctionSettings {
     /// Workers that are kept ready
     #[arg(long, value_name = "N")]
     pub min_scale: Option<i64>,
+    /// When to keep more ready, such as "5 mon-fri 08:00-18:00 Europe/Berlin"; can be repeated, and
+    /// an empty one removes all
+    #[arg(long, value_name = "WHEN")]
+    pub schedule: Vec<String>,
     /// The most workers
     #[arg(long, value_name = "N")]
     pub max_scale: Option<i64>,

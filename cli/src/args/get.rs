@@ -65,6 +65,9 @@ pub struct GetFunction {
     /// Show what it may reach on the network, what it reached, and the policy that allows just that
     #[arg(long, requires = "name", conflicts_with_all = ["watch", "revisions"])]
     pub egress: bool,
+    /// Show how many workers it has now, and why
+    #[arg(long, requires = "name", conflicts_with_all = ["watch", "revisions", "egress"])]
+    pub scale: bool,
 }
 
 /// Secrets.

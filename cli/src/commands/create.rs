@@ -164,6 +164,10 @@ pub fn function_settings(function: &mut Function, settings: FunctionSettings) ->
     set(&mut function.cpu, settings.cpu);
     set(&mut function.concurrency, settings.concurrency);
     set(&mut function.min_scale, settings.min_scale);
+    if !settings.schedule.is_empty() {
+        function.schedules = settings.schedule;
+        function.schedules.retain(|text| !text.is_empty());
+    }
     set(&mut function.max_scale, settings.max_scale);
     set(&mut function.preload, settings.preload);
     let egress = settings.egress.map(|egress| match egress {

@@ -1,7 +1,7 @@
 //! `dispatch get`.
 
 use dispatch_api::client::{Api, RunFilter};
-use dispatch_api::{BaseImage, Egress, Endpoint, Function, Image, Run, Secret};
+use dispatch_api::{BaseImage, Egress, Endpoint, Function, Image, Run, Scale, Secret};
 
 use super::{Session, watch};
 use crate::args::{
@@ -80,8 +80,34 @@ async fn functions(session: &Session, function: &GetFunction) -> Result {
         Some(name) if function.egress => {
             egress(name, &session.client.egress(name).await?, &session.settings)
         }
+        Some(name) if function.scale => {
+            scale(name, &session.client.scale(name).await?, &session.settings)
+        }
         _ => resources::<Function>(session, &function.named).await,
     }
+}
+
+/// How many workers there are, why, and what changed lately.
+fn scale(name: &str, scale: &Scale, settings: &Settings) -> Result {
+    if settings.format != Format::Table {
+        return output::one(scale, settings);
+    }
+    output::line(&format!("Workers of {name}:\n"))?;
+    output::one(scale, settings)?;
+    output::line(&format!("\n{}: {}.", scale.reason, scale.explanation))?;
+    let room = &scale.room;
+    if room.most == 0 {
+        return Ok(());
+    }
+    output::line(&format!(
+        "All functions use {} of {} places; those of the organization {} of {}.",
+        room.used, room.most, room.organization_used, room.organization_most
+    ))?;
+    if scale.changes.is_empty() {
+        return Ok(());
+    }
+    output::line("\nLast changes:\n")?;
+    output::list(&scale.changes, settings)
 }
 
 /// A policy, where a function went, and a policy to be pasted into its YAML.

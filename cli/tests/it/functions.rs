@@ -37,7 +37,8 @@ fn all_settings_are_sent() {
                 --concurrency 2 --min-scale 1 --max-scale 3 --preload --env A=1 --env B=x=y --egress proxy \
                 --allow api.example:443 --allow *.example --link 5432=db.example:5432 \
                 --retries 4 --retry-backoff 250 -a shop --service s";
-    let args: Vec<_> = args.split_whitespace().collect();
+    let mut args: Vec<_> = args.split_whitespace().collect();
+    args.extend(["--schedule", "2 * 00:00-24:00 Europe/Berlin", "--schedule", "1 sun 10:00-12:00"]);
     assert_eq!(fake.dispatch(&args).ok(), "Created function: hello\n");
     let mut body = fake.body();
     assert_eq!(unpack(&body["source"]), [("./hello.py".to_owned(), 0o644, "x = 1\n".to_owned())]);
@@ -49,7 +50,8 @@ fn all_settings_are_sent() {
         "source": null, "name": "hello", "image": "python3", "handler": "hello.handle",
         "secrets": ["a", "b", "c"], "services": ["s"],
         "schema": {"in": {"type": "object"}, "out": true}, "timeout": 500, "memory": 64, "cpu": 250,
-        "concurrency": 2, "minScale": 1, "maxScale": 3, "preload": true, "environment": {"A": "1", "B": "x=y"},
+        "concurrency": 2, "minScale": 1, "maxScale": 3, "preload": true,
+        "schedules": ["2 * 00:00-24:00 Europe/Berlin", "1 sun 10:00-12:00"], "environment": {"A": "1", "B": "x=y"},
         "egress": "proxy", "egressAllow": ["api.example:443", "*.example"],
         "links": [{"listen": 5432, "to": "db.example:5432"}], "retries": {"max": 4, "backoff": 250},
         "tags": [{"key": "Application", "value": "shop"}], "status": "INITIALIZED",

@@ -1,13 +1,15 @@
 //! Places in a pool that give themselves back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::Pool;
 use crate::call::Call;
 use crate::home::Homes;
+use crate::process::room::Place;
 use crate::process::uid::Uid;
 use crate::worker::{Job, Order, Reply};
 
@@ -27,7 +29,7 @@ pub struct Member {
     pub(super) pool: Arc<Pool>,
     pub(super) worker: u64,
     pub(super) left: bool,
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _place: Place,
     pub(super) _uid: Arc<Uid>,
 }
 
@@ -75,6 +77,14 @@ impl Member {
     /// Where workers can live.
     pub fn homes(&self) -> &Homes {
         &self.pool.shared.options.homes
+    }
+
+    /// Counts it among those that stand still, or no more.
+    pub fn freezes(&self, frozen: bool) {
+        match frozen {
+            true => self.pool.frozen.fetch_add(1, Ordering::Relaxed),
+            false => self.pool.frozen.fetch_sub(1, Ordering::Relaxed),
+        };
     }
 
     /// Whether it was taken out.

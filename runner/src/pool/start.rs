@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
+use super::scale::Reason;
 use super::{Effects, Member, Pool, Slot, State, lock};
 use crate::call::Failure;
 use crate::home;
+use crate::process::room::Place;
 use crate::process::start;
 use crate::process::uid::Uid;
 use crate::worker::Worker;
@@ -19,35 +21,23 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl Pool {
-    /// Decides to start as many workers as the queue needs and `max_scale` allows.
-    pub(super) fn start_for_queue(&self, state: &mut State, effects: &mut Effects) {
-        let room = self.revision.settings.max_scale.max(1);
-        while state.starting * self.concurrency() < state.queue.len()
-            && state.workers.len() + state.starting < room
-        {
-            state.starting += 1;
-            effects.starts.push(None);
+    /// Starts what the calls that wait need.
+    pub(super) fn start_for_calls(&self, state: &mut State, effects: &mut Effects) {
+        let settings = &self.revision.settings;
+        let seen = state.seen(settings, Instant::now(), false);
+        for _ in 0..seen.decide().start {
+            state.start(effects, None, Reason::Demand);
         }
     }
 
-    /// Decides to start workers that no call waits for, up to `least` in all, while the server has
-    /// room for them.
-    pub(super) fn start_spares(&self, state: &mut State, effects: &mut Effects, least: usize) {
-        for _ in state.workers.len() + state.starting..least {
-            let Some(permit) = self.shared.spare_permit() else { break };
-            state.starting += 1;
-            effects.starts.push(Some(permit));
-        }
-    }
-
-    pub(super) fn spawn_start(self: &Arc<Pool>, permit: Option<OwnedSemaphorePermit>) {
+    pub(super) fn spawn_start(self: &Arc<Pool>, place: Option<Place>) {
         let starting = Starting { pool: Arc::clone(self), counted: true };
         let stopped = self.shared.stopped.clone();
         // Without a runtime the program is ending, and dropping the start is all there is to do.
         let next = || self.shared.options.homes.next().map(|home| home.runtime.clone());
         let elsewhere = home::here().is_none().then(next).flatten();
         if let Some(runtime) = elsewhere.or_else(|| Handle::try_current().ok()) {
-            runtime.spawn(stopped.run_until_cancelled_owned(begin(starting, permit)));
+            runtime.spawn(stopped.run_until_cancelled_owned(begin(starting, place)));
         }
     }
 }
@@ -73,12 +63,12 @@ impl Drop for Starting {
     }
 }
 
-async fn begin(mut starting: Starting, permit: Option<OwnedSemaphorePermit>) {
+async fn begin(mut starting: Starting, place: Option<Place>) {
     let pool = Arc::clone(&starting.pool);
-    let permit = match permit {
-        Some(permit) => permit,
+    let place = match place {
+        Some(place) => place,
         None => {
-            let permit = pool.shared.permit().await;
+            let Some(place) = pool.shared.place(&pool.revision).await else { return };
             let mut state = lock(&pool.state);
             state.queue.retain(|waiter| !waiter.is_closed());
             if state.queue.is_empty() {
@@ -86,14 +76,14 @@ async fn begin(mut starting: Starting, permit: Option<OwnedSemaphorePermit>) {
                 return starting.end(&mut state);
             }
             drop(state);
-            permit
+            place
         }
     };
     let begun = Instant::now();
     match start::worker(&pool.shared, &pool.revision).await {
-        Ok((worker, uid)) => pool.admit(worker, uid, begun.elapsed(), permit, &mut starting),
+        Ok((worker, uid)) => pool.admit(worker, uid, begun.elapsed(), place, &mut starting),
         Err(failed) => {
-            drop(permit);
+            drop(place);
             pool.start_failed(&failed, &mut starting);
         }
     }
@@ -105,13 +95,13 @@ impl Pool {
         worker: Worker,
         uid: Arc<Uid>,
         took: Duration,
-        permit: OwnedSemaphorePermit,
+        place: Place,
         starting: &mut Starting,
     ) {
         let id = self.shared.next_worker();
         let (orders, inbox) = mpsc::unbounded_channel();
         let member =
-            Member { pool: Arc::clone(self), worker: id, left: false, _permit: permit, _uid: uid };
+            Member { pool: Arc::clone(self), worker: id, left: false, _place: place, _uid: uid };
         let now = Instant::now();
         let mut state = lock(&self.state);
         starting.end(&mut state);
@@ -136,6 +126,8 @@ impl Pool {
         let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(state.failures));
         state.failures = state.failures.saturating_add(1);
         state.not_before = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+        let workers = state.workers.len() + state.starting;
+        state.history.note(-1, workers, Reason::Failing);
         state.queue.retain(|waiter| !waiter.is_closed());
         let alone = state.workers.is_empty() && state.starting == 0;
         let count = if alone { state.queue.len() } else { state.queue.len().min(1) };
@@ -143,7 +135,7 @@ impl Pool {
         effects
             .answers
             .extend(state.queue.drain(..count).map(|waiter| (waiter, Err(failed.clone()))));
-        self.start_for_queue(&mut state, &mut effects);
+        self.start_for_calls(&mut state, &mut effects);
         drop(state);
         effects.apply(self);
     }

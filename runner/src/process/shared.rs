@@ -1,16 +1,16 @@
 //! What all pools of a runner have in common, and who gets room for a worker.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use dispatch_sandbox::Launcher;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Options;
+use super::room::{Place, Room};
 use super::stems::Stems;
 use super::uid::Uids;
 use super::zygotes::Zygotes;
@@ -18,9 +18,12 @@ use crate::Revision;
 use crate::egress::Gate;
 use crate::language::Languages;
 use crate::pool::Pool;
+use crate::pool::scale::Reason;
 
 /// How often pools are looked after.
 const TEND_EVERY: Duration = Duration::from_millis(100);
+/// How often the memory that is left is looked at, as long as there is enough.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// What all pools have in common.
 pub(crate) struct Shared {
@@ -34,9 +37,9 @@ pub(crate) struct Shared {
     /// Cancelled when the last workers are to go.
     pub(crate) stopped: CancellationToken,
     pools: RwLock<HashMap<String, Arc<Pool>>>,
-    pub(super) permits: Arc<Semaphore>,
-    /// Workers that others wait for to go away.
-    evictions: AtomicUsize,
+    pub(crate) room: Arc<Room>,
+    /// Whether the machine is short of memory.
+    short: AtomicBool,
     workers: AtomicU64,
     pub(super) draining: AtomicBool,
 }
@@ -52,8 +55,8 @@ impl Shared {
             gate: Gate::new(options.operator.clone(), Arc::clone(&options.resolver)),
             stopped: CancellationToken::new(),
             pools: RwLock::default(),
-            permits: Arc::new(Semaphore::new(options.max_workers.max(1))),
-            evictions: AtomicUsize::new(0),
+            room: Room::new(options.max_workers, options.organization_workers),
+            short: AtomicBool::new(false),
             workers: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             options,
@@ -94,47 +97,84 @@ impl Shared {
         self.workers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Room for one more worker, made by stopping the one that is idle longest, or, where none is
-    /// idle, the next that would be.
-    pub(crate) async fn permit(&self) -> OwnedSemaphorePermit {
-        if let Some(permit) = self.spare_permit() {
-            return permit;
+    /// A place for one more worker, maybe made by stopping one that is idle; none when the server
+    /// stops.
+    pub(crate) async fn place(&self, revision: &Arc<Revision>) -> Option<Place> {
+        let coming = self.room.wait(revision);
+        if self.room.is_crowded() {
+            self.make_room();
         }
-        if !self.evict() {
-            self.evictions.fetch_add(1, Ordering::Relaxed);
+        coming.await.ok()
+    }
+
+    /// Stops idle workers, those that are idle longest first, for those who wait for a place.
+    fn make_room(&self) {
+        let mut idle = self.idle();
+        for to in self.room.unserved() {
+            let may = |(pool, (kept, _)): &(Arc<Pool>, (bool, Instant))| {
+                self.room.may_evict(pool.revision(), *kept, &to)
+            };
+            if let Some(index) = idle.iter().position(may) {
+                let (pool, _) = idle.remove(index);
+                if pool.evict(Reason::Room) {
+                    self.room.promise(pool.revision(), &to);
+                }
+            } else if !self.zygotes.evict() {
+                return;
+            }
         }
-        let permits = Arc::clone(&self.permits);
-        permits.acquire_owned().await.expect("the permits are never closed")
     }
 
-    /// Room for one more worker, if there is any.
-    pub(crate) fn spare_permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.permits).try_acquire_owned().ok()
+    /// Pools with idle workers, and since when the oldest one is: those that are to go first come
+    /// first, those that are kept although they are idle last.
+    fn idle(&self) -> Vec<(Arc<Pool>, (bool, Instant))> {
+        let pools = self.pools().into_iter();
+        let mut idle: Vec<_> =
+            pools.filter_map(|pool| pool.oldest_idle().map(|since| (pool, since))).collect();
+        idle.sort_by_key(|(_, since)| *since);
+        idle
     }
 
-    /// Whether a worker that has become idle must go for another's sake.
-    pub(crate) fn claim_eviction(&self) -> bool {
-        let one_less = |count: usize| count.checked_sub(1);
-        self.evictions.load(Ordering::Relaxed) > 0
-            && self.evictions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+    /// Whether the machine is short of memory.
+    pub(crate) fn is_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed)
     }
 
-    fn evict(&self) -> bool {
-        let pools = self.pools();
-        let idle = pools.iter().filter_map(|pool| Some((pool.oldest_idle()?, pool)));
-        idle.min_by_key(|(key, _)| *key).is_some_and(|(_, pool)| pool.evict())
-            || self.zygotes.evict()
+    /// Sees how much memory is left. While it is too little, one process goes each time: a worker
+    /// that is idle, the one that is idle longest first, then what only makes starts quick.
+    fn mind_memory(&self) {
+        let reserve = self.options.memory_reserve;
+        let Some(available) = self.options.memory.available().filter(|_| reserve > 0) else {
+            return;
+        };
+        // What was given back must last for a while.
+        let enough = if self.is_short() { reserve.saturating_add(reserve / 4) } else { reserve };
+        let short = available < enough;
+        if self.short.swap(short, Ordering::Relaxed) != short {
+            tracing::warn!(available, reserve, short, "memory of the machine");
+        }
+        if short {
+            let gone = self.idle().first().is_some_and(|(pool, _)| pool.evict(Reason::Pressure));
+            if !gone && !self.zygotes.evict() {
+                self.stems.clear();
+            }
+        }
     }
 }
 
 /// Looks after the pools for as long as the runner lives.
 pub(super) async fn tend(shared: Arc<Shared>) {
+    let mut measure_at = Instant::now();
     loop {
         sleep(TEND_EVERY).await;
         let now = Instant::now();
         // A worker may have become idle without a call: its caller left while it started.
-        if shared.evictions.load(Ordering::Relaxed) > 0 && shared.evict() {
-            shared.claim_eviction();
+        if shared.room.is_crowded() {
+            shared.make_room();
+        }
+        if shared.is_short() || now >= measure_at {
+            shared.mind_memory();
+            measure_at = now + MEASURE_EVERY;
         }
         shared.zygotes.tend(now);
         for pool in shared.pools() {

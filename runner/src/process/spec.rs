@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dispatch_api::ErrorType;
 use dispatch_sandbox::{Attachment, Bind, Network, Spec};
@@ -138,10 +139,11 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
         Egress::Full => Network::Full,
         _ => Network::None,
     };
+    // Without a view of its own a sandbox is one process's: rules name it, and its own /tmp.
+    let forks = settings.preload && pack.worker.forks && shared.launcher.has_views();
     Ok(Plan {
         sandbox,
-        // Without a view of its own a sandbox is one process's: rules name it, and its own /tmp.
-        forks: settings.preload && pack.worker.forks && shared.launcher.has_views(),
+        forks,
         attachment,
         environment,
         door: Door::new(&shared.gate, revision).filter(|_| has_sockets(shared)),
@@ -152,7 +154,13 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
         concurrency: settings.concurrency.max(1),
         result_limit: shared.options.result_limit,
         start_timeout: shared.options.start_timeout,
+        freeze: freeze(shared).filter(|_| !forks),
     })
+}
+
+/// How long a worker in a sandbox of its own is idle before it stands still, if ever.
+pub fn freeze(shared: &Shared) -> Option<Duration> {
+    shared.options.freeze.filter(|_| shared.launcher.can_freeze())
 }
 
 /// Whether sandboxes have sockets that can lead to a proxy: those of a network of their own.

@@ -18,7 +18,7 @@ use crate::worker::{Plan, Worker};
 /// [`Cause::System`](crate::Cause::System) when it is the machine's.
 pub(crate) async fn worker(
     shared: &Shared,
-    revision: &Revision,
+    revision: &Arc<Revision>,
 ) -> Result<(Worker, Arc<Uid>), Failure> {
     let mut plan = spec::plan(shared, revision)?;
     if plan.forks {
@@ -26,6 +26,7 @@ pub(crate) async fn worker(
             return Ok(forked);
         }
         plan.forks = false;
+        plan.freeze = spec::freeze(shared);
     }
     let (link, loaded, uid) = process(shared, revision, &plan).await?;
     Ok((Worker::new(link, loaded.handler, &plan), Arc::new(uid)))

@@ -77,6 +77,8 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         .map(|pack| pack.name.clone())
         .collect();
     loop {
+        // They take memory so that starts are quick: not while there is too little of it.
+        let wanted = if shared.is_short() { 0 } else { wanted };
         let missing = languages.iter().find(|name| shared.stems.waiting(name) < wanted);
         let Some(language) = missing else {
             // Those that ended by themselves are missed a while later.

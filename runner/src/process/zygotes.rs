@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use dispatch_sandbox::{Exit, Member};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::room::Place;
 use super::uid::Uid;
 use super::{Shared, start};
 use crate::Revision;
@@ -37,6 +38,14 @@ struct Entry {
     used: Instant,
 }
 
+impl Entry {
+    /// Whether it runs and none of its workers do.
+    fn is_unused(&self) -> bool {
+        let Ok(state) = self.place.try_lock() else { return false };
+        matches!(&*state, State::Running(zygote) if Arc::strong_count(zygote) == 1)
+    }
+}
+
 #[derive(Default)]
 enum State {
     #[default]
@@ -52,7 +61,7 @@ struct Zygote {
     handler: String,
     uid: Arc<Uid>,
     memory_bytes: u64,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// The wish for a fork: the worker's ends of its streams, and where the answer goes.
@@ -80,10 +89,11 @@ impl Zygotes {
         lock(&self.0).retain(|_, entry| entry.used + KEEP > now);
     }
 
-    /// Gives up the one whose last use is longest ago; false when there is none.
+    /// Gives up the one without workers whose last use is longest ago; false when there is none.
     pub fn evict(&self) -> bool {
         let mut entries = lock(&self.0);
-        let oldest = entries.iter().min_by_key(|(_, entry)| entry.used).map(|(id, _)| id.clone());
+        let unused = entries.iter().filter(|(_, entry)| entry.is_unused());
+        let oldest = unused.min_by_key(|(_, entry)| entry.used).map(|(id, _)| id.clone());
         oldest.is_some_and(|id| entries.remove(&id).is_some())
     }
 
@@ -99,7 +109,7 @@ impl Zygotes {
 /// As when a worker is started.
 pub(crate) async fn worker(
     shared: &Shared,
-    revision: &Revision,
+    revision: &Arc<Revision>,
     plan: &Plan,
 ) -> Result<Option<(Worker, Arc<Uid>)>, Failure> {
     let place = shared.zygotes.entry(&revision.faas_id);
@@ -108,7 +118,7 @@ pub(crate) async fn worker(
         State::Impossible => return Ok(None),
         State::Running(zygote) if !zygote.asks.is_closed() => Arc::clone(zygote),
         State::Running(_) | State::None => {
-            let Some(permit) = shared.spare_permit() else { return Ok(None) };
+            let Some(place) = shared.room.take(revision) else { return Ok(None) };
             let wanted = plan.of_zygote(revision.settings.max_scale);
             let (link, loaded, uid) = start::process(shared, revision, &wanted).await?;
             let uid = Arc::new(uid);
@@ -121,7 +131,7 @@ pub(crate) async fn worker(
             let (asks, asked) = mpsc::channel(64);
             let (handler, memory_bytes) = (loaded.handler, plan.sandbox.memory_bytes);
             tokio::spawn(serve(link, asked, plan.function.clone(), memory_bytes));
-            let zygote = Zygote { asks, handler, uid, memory_bytes, _permit: permit };
+            let zygote = Zygote { asks, handler, uid, memory_bytes, _place: place };
             let zygote = Arc::new(zygote);
             *state = State::Running(Arc::clone(&zygote));
             zygote

@@ -105,6 +105,20 @@ impl Process {
         }
     }
 
+    /// Makes it stand still. What is forked shares a sandbox with others, so it goes on.
+    pub fn freeze(&self) {
+        if let Process::Own(child) = self {
+            child.freeze();
+        }
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        if let Process::Own(child) = self {
+            child.thaw();
+        }
+    }
+
     /// Keeps it on one core, or lets it run on all again.
     pub fn keep_on(&self, core: Option<usize>) {
         match self {

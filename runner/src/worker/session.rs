@@ -47,6 +47,10 @@ pub struct Session {
     pinged: bool,
     /// How often it had been refused a process when this was looked at last.
     refused: u64,
+    /// How long it is idle before it is frozen, since when it is, and whether it was.
+    freeze: Option<Duration>,
+    idle_since: Instant,
+    frozen: bool,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -85,6 +89,9 @@ impl Session {
             checked: Instant::now(),
             pinged: false,
             refused: 0,
+            freeze: plan.freeze,
+            idle_since: Instant::now(),
+            frozen: false,
             timer: Box::pin(sleep(PING_EVERY)),
         }
     }
@@ -92,11 +99,13 @@ impl Session {
     pub async fn serve(mut self, orders: mpsc::UnboundedReceiver<Order>, mut member: Member) {
         let mut orders = Some(orders);
         self.checked = Instant::now();
+        self.idle_since = self.checked;
         let end = loop {
             let step = match poll_fn(|cx| self.poll_event(cx, &mut orders)).await {
                 Event::Frame(frame, body) => self.on_frame(&frame, &body, &mut member),
                 Event::Gone(gone) => Err(End::Gone(gone)),
                 Event::Order(Order::Run(job)) => {
+                    self.thaw(&member);
                     if member.left() {
                         decline(job.call, job.lease, job.reply);
                     } else if let Some(home) = self.elsewhere(&job, &member) {
@@ -125,6 +134,7 @@ impl Session {
             }
         };
         member.leave();
+        self.thaw(&member);
         if let Some(mut orders) = orders {
             // Orders that came in the meantime were given to a worker that is no more.
             orders.close();
@@ -150,7 +160,9 @@ impl Session {
         orders: Option<mpsc::UnboundedReceiver<Order>>,
         member: Member,
     ) {
-        let Session { link, function, exclusive, pace, result_limit, next_id, refused, .. } = self;
+        let Session {
+            link, function, exclusive, pace, result_limit, next_id, refused, freeze, ..
+        } = self;
         let Some(orders) = orders else { return };
         let moved = async move {
             let link = match link.detach().and_then(Link::attach) {
@@ -170,6 +182,9 @@ impl Session {
                 checked: Instant::now(),
                 pinged: false,
                 refused,
+                freeze,
+                idle_since: Instant::now(),
+                frozen: false,
                 timer: Box::pin(sleep(PING_EVERY)),
             };
             session.begin(job);
@@ -221,13 +236,26 @@ impl Session {
     /// When something must be done if nothing happens before.
     fn due(&self) -> Instant {
         if self.calls.is_empty() {
-            return self.checked + if self.pinged { PING_LIMIT } else { PING_EVERY };
+            let limit = if self.pinged { PING_LIMIT } else { PING_EVERY };
+            return match self.freeze.filter(|_| !self.pinged) {
+                _ if self.frozen => Instant::now() + PING_EVERY,
+                Some(after) => (self.idle_since + after).min(self.checked + limit),
+                None => self.checked + limit,
+            };
         }
         let calls = self.calls.iter().filter_map(|active| match &active.cancelled {
             Some(cancelled) => Some(cancelled.until),
             None => active.call.deadline,
         });
         calls.min().unwrap_or_else(|| Instant::now() + PING_EVERY)
+    }
+
+    /// Lets it go on, if it stands still.
+    fn thaw(&mut self, member: &Member) {
+        if std::mem::take(&mut self.frozen) {
+            self.link.process().thaw();
+            member.freezes(false);
+        }
     }
 
     fn begin(&mut self, job: Job) {
@@ -258,6 +286,12 @@ impl Session {
             if self.pinged {
                 tracing::warn!(function = self.function, "an idle worker does not answer");
                 return Err(End::Kill(failure::stopping()));
+            }
+            if self.freeze.is_some_and(|after| self.idle_since + after <= now) {
+                self.link.process().freeze();
+                member.freezes(true);
+                self.frozen = true;
+                return Ok(());
             }
             (self.pinged, self.checked) = (true, now);
             self.link.send(&ToWorker::Ping);
@@ -362,6 +396,7 @@ impl Session {
         }
         let active = self.calls.swap_remove(index);
         self.checked = Instant::now();
+        self.idle_since = self.checked;
         let took = self.checked - active.begun;
         if self.exclusive && took > QUICK {
             self.refused = self.link.process().refused_processes();

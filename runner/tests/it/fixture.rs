@@ -68,6 +68,7 @@ impl<'a> Function<'a> {
             cpu_millis: 0,
             concurrency: 1,
             min_scale: 0,
+            schedules: Vec::new(),
             max_scale: 4,
             queue: 16,
             idle: PATIENCE,

@@ -13,4 +13,5 @@ mod pools;
 mod preload;
 mod protocol;
 mod python;
+mod scale;
 mod stems;

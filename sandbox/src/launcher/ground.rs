@@ -29,6 +29,8 @@ pub(crate) struct Ground {
     pub groups: [bool; 3],
     /// The directory of the groups that count processes.
     pub counters: Option<PathBuf>,
+    /// Whether there are groups that can be frozen.
+    pub freezes: bool,
 }
 
 impl Ground {
@@ -40,6 +42,7 @@ impl Ground {
             base: None,
             groups: [false; 3],
             counters: None,
+            freezes: false,
         }
     }
 }
@@ -105,6 +108,7 @@ impl Launcher {
         self.cgroups = Cgroups::default();
         self.ground.groups = [false; 3];
         self.ground.counters = None;
+        self.ground.freezes = false;
         self.trial()
     }
 

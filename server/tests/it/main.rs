@@ -9,6 +9,7 @@ mod gateway;
 mod image;
 mod openapi;
 mod run;
+mod scale;
 mod secret;
 mod support;
 mod transport;
