@@ -53,6 +53,8 @@ pub enum Layer {
     Validation,
     /// The rules for source archives.
     Archives,
+    /// Names are resolved, and addresses checked after it, outside of the sandbox.
+    Proxy,
 }
 
 impl fmt::Display for Layer {
@@ -79,6 +81,7 @@ impl fmt::Display for Layer {
             Layer::Http => "HTTP rules",
             Layer::Validation => "validation",
             Layer::Archives => "archive rules",
+            Layer::Proxy => "egress proxy",
         })
     }
 }

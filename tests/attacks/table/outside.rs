@@ -1,7 +1,7 @@
 //! Attacks from outside of a sandbox, and those that have a test of their own.
 
 use super::By::Test;
-use super::Layer::{Archives, Http, Inheritance, Lookup, Processes, Separation, Validation};
+use super::Layer::{Archives, Http, Inheritance, Lookup, Processes, Proxy, Separation, Validation};
 use super::{Attack, Expect, row};
 
 const fn by(number: u8, name: &'static str, layer: super::Layer, test: &'static str) -> Attack {
@@ -9,6 +9,9 @@ const fn by(number: u8, name: &'static str, layer: super::Layer, test: &'static 
 }
 
 pub const ROWS: &[Attack] = &[
+    by(17, "redirect-to-metadata", Proxy, REDIRECTS),
+    by(17, "names-that-change-their-mind", Proxy, REBINDING),
+    by(17, "heads-that-say-two-things", Proxy, HEADS),
     by(33, "archives-that-lead-out", Archives, ARCHIVES),
     by(33, "archives-with-devices-and-links", Archives, ARCHIVES),
     by(33, "archives-with-names-twice-or-strange", Archives, ARCHIVES),
@@ -42,6 +45,11 @@ pub const ROWS: &[Attack] = &[
 const ALIKE: &str = "tenants::what_another_has_answers_like_what_nobody_has";
 const LISTS: &str = "tenants::lists_watches_and_references_stay_inside";
 const WORKERS: &str = "tenants::workers_find_nothing_of_each_other";
+const REDIRECTS: &str =
+    "runner/tests/it/egress.rs: python_fetches_through_the_proxy_by_its_variables";
+const REBINDING: &str =
+    "runner/tests/it/egress.rs: a_name_that_changes_its_mind_is_looked_up_once_for_each_connection";
+const HEADS: &str = "runner/tests/it/egress.rs: tricks_with_names_and_heads_lead_nowhere";
 const BOMBS: &str = "runner/src/archive/tests.rs: bombs_meet_their_limits";
 const ARCHIVES: &str = "archives::archives_that_try_to_get_out_are_refused_by_name";
 const RESPONSES: &str = "gateway::what_a_function_returns_makes_no_other_response";

@@ -3,9 +3,13 @@
 use super::By::{Both, Python};
 use super::Expect::Got;
 use super::Layer::{
-    Calls, Capabilities, Inheritance, Mounts, Network, Owners, Processes, Rlimits, Rules, View,
+    Calls, Capabilities, Inheritance, Mounts, Network, Owners, Processes, Proxy, Rlimits, Rules,
+    View,
 };
 use super::{Attack, row};
+
+/// What the functions say when the proxy refused everything.
+const REFUSED: &str = "all refused";
 
 pub const ROWS: &[Attack] = &[
     row(1, "read-shadow", View, Got("ENOENT"), Both).weak(Got("EACCES")),
@@ -62,6 +66,12 @@ pub const ROWS: &[Attack] = &[
     row(16, "abstract-socket", Network, Got("ECONNREFUSED"), Both).weak(Got("EAFNOSUPPORT")),
     row(16, "socket-file", View, Got("ENOENT"), Both).weak(Got("EAFNOSUPPORT")),
     row(17, "metadata-directly", Network, Got("ENETUNREACH"), Both).weak(Got("EAFNOSUPPORT")),
+    row(17, "metadata-through-proxy", Proxy, Got(REFUSED), Both).weak(Got("EAFNOSUPPORT")),
+    row(17, "metadata-in-odd-notations", Proxy, Got(REFUSED), Both).weak(Got("EAFNOSUPPORT")),
+    row(17, "metadata-by-request", Proxy, Got(REFUSED), Both).weak(Got("EAFNOSUPPORT")),
+    row(17, "metadata-by-socks", Proxy, Got("not allowed"), Python).weak(Got("EAFNOSUPPORT")),
+    row(15, "machine-through-proxy", Proxy, Got(REFUSED), Both).weak(Got("EAFNOSUPPORT")),
+    row(15, "private-ranges-through-proxy", Proxy, Got(REFUSED), Both).weak(Got("EAFNOSUPPORT")),
     row(26, "nicer-than-others", Capabilities, Got("EACCES"), Both),
     row(26, "real-time", Capabilities, Got("EPERM"), Python),
     row(26, "survive-out-of-memory", Capabilities, Got("EACCES"), Both),

@@ -6,7 +6,8 @@ const os = require('os')
 
 const frames = require('./frames')
 const attacks = {
-  ...require('./view'), ...require('./processes'), ...require('./ends'), ...frames.attacks
+  ...require('./view'), ...require('./processes'), ...require('./ends'), ...require('./proxy'),
+  ...frames.attacks
 }
 
 let calls = 0

@@ -7,10 +7,11 @@ import kernel
 import marks
 import network
 import processes
+import proxy
 import view
 from tools import ATTACKS, try_to
 
-FAMILIES = (ends, frames, kernel, marks, network, processes, view)
+FAMILIES = (ends, frames, kernel, marks, network, processes, proxy, view)
 calls = 0
 
 
