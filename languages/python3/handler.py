@@ -70,14 +70,14 @@ def resolve(source, handler):
 
 
 def import_module(source, name, handler):
-    from importlib import import_module as load_module
-
     top = name.partition(".")[0]
     if top in sys.modules and exists(source, top):
         # A source may be called like a module that this worker has imported already.
         del sys.modules[top]
     try:
-        return load_module(name)
+        # As importlib would, which is a module of its own.
+        __import__(name)
+        return sys.modules[name]
     except ModuleNotFoundError as error:
         if error.name == name or name.startswith(str(error.name) + "."):
             raise LoadError(

@@ -51,6 +51,8 @@ struct Launcher {
     ground: Ground,
     /// Where we are at home, for the way back from a sandbox.
     home: Option<Home>,
+    /// The same of networks.
+    network: Option<network::Home>,
     /// None where the kernel has no filters.
     filters: Option<Filters>,
     /// Out of descriptors we could not even refuse.
@@ -83,6 +85,7 @@ pub(crate) fn serve(control: OwnedFd, at_most: Tier) -> io::Result<()> {
         control,
         ground: Ground::unknown(),
         home: home.ok(),
+        network: network::Home::here(),
         filters: Filters::new()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
         capacity: usize::try_from(files.saturating_sub(SPARE) / EACH).unwrap_or(usize::MAX),
@@ -203,9 +206,11 @@ impl Launcher {
                 self.tell(&Event::Attached { id, failed })?;
             }
             Request::Listen { id, request, ports } => {
-                let control = self.control.as_raw_fd();
-                let asked = self
-                    .in_network(id, |_, there| network::listen(control, request, there, &ports));
+                let (control, home) = (self.control.as_raw_fd(), self.network.take());
+                let asked = self.in_network(id, |_, there| {
+                    network::listen(home.as_ref(), control, request, there, &ports)
+                });
+                self.network = home;
                 self.refuse(request, asked)?;
             }
             Request::Uplink { id, request, rules } => {

@@ -1,7 +1,7 @@
 //! Sockets inside the network of a sandbox that runs already, for who serves it from outside.
 //!
-//! A socket belongs for life to the network it was made in, whoever holds it. So a helper goes
-//! there, makes them, hands them over, and ends: an ordinary user could not come back.
+//! A socket belongs for life to the network it was made in, whoever holds it. Who may come back goes
+//! there and makes them. An ordinary user may not, so a helper goes, hands them over, and ends.
 
 use std::fs::File;
 use std::io;
@@ -20,24 +20,56 @@ pub(crate) fn of(pid: i32) -> io::Result<File> {
     File::open(format!("/proc/{pid}/ns/net"))
 }
 
-/// Lets a helper make listening sockets in the network `there` and send them to the owner, whose
-/// `request` it is.
+/// The network to come back to.
+pub(crate) struct Home(File);
+
+impl Home {
+    /// The one we are in; none where we could leave it only for good.
+    pub(crate) fn here() -> Option<Home> {
+        let home = File::open("/proc/self/ns/net").ok()?;
+        setns(&home, CloneFlags::CLONE_NEWNET).ok().map(|()| Home(home))
+    }
+}
+
+/// Makes listening sockets in the network `there` and sends them to the owner, whose `request` it is.
 ///
 /// # Errors
-/// When there is no helper to be had.
-pub(crate) fn listen(control: RawFd, request: u64, there: &File, ports: &[u16]) -> io::Result<()> {
+/// When there is no helper to be had, or the owner is gone.
+pub(crate) fn listen(
+    home: Option<&Home>,
+    control: RawFd,
+    request: u64,
+    there: &File,
+    ports: &[u16],
+) -> io::Result<()> {
+    if let Some(Home(home)) = home {
+        let opened = open(there, ports);
+        if setns(home, CloneFlags::CLONE_NEWNET).is_err() {
+            // Whatever came next would happen there; the owner starts another launcher.
+            sys::exit(1);
+        }
+        return hand_over(control, request, opened);
+    }
     if sys::fork_into(0)? > 0 {
         return Ok(());
     }
-    let (sockets, failed) = match open(there, ports) {
+    let sent = hand_over(control, request, open(there, ports));
+    sys::exit(i32::from(sent.is_err()))
+}
+
+fn hand_over(
+    control: RawFd,
+    request: u64,
+    opened: Result<Vec<OwnedFd>, Failure>,
+) -> io::Result<()> {
+    let (sockets, failed) = match opened {
         Ok(sockets) => (sockets, None),
         Err(Failure { step, error }) => {
             (Vec::new(), Some((step, error.raw_os_error().unwrap_or(libc::EIO))))
         }
     };
     let fds: Vec<RawFd> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
-    let sent = wire::send(control, &Event::Listening { request, failed }, &fds);
-    sys::exit(i32::from(sent.is_err()))
+    wire::send(control, &Event::Listening { request, failed }, &fds)
 }
 
 fn open(there: &File, ports: &[u16]) -> Result<Vec<OwnedFd>, Failure> {

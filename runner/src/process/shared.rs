@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use dispatch_sandbox::Launcher;
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,8 @@ use crate::pool::scale::Reason;
 
 /// How often pools are looked after.
 const TEND_EVERY: Duration = Duration::from_millis(100);
+/// Processes that come to life at a time, for each core.
+const GATES: usize = 2;
 /// How often the memory that is left is looked at, as long as there is enough.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
@@ -38,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) stopped: CancellationToken,
     pools: RwLock<HashMap<String, Arc<Pool>>>,
     pub(crate) room: Arc<Room>,
+    /// Processes that come to life at a time.
+    pub(crate) gates: Semaphore,
     /// Whether the machine is short of memory.
     short: AtomicBool,
     workers: AtomicU64,
@@ -46,6 +51,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(super) fn new(launcher: Launcher, languages: Languages, options: Options) -> Arc<Shared> {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Shared {
             launcher,
             languages,
@@ -57,6 +63,7 @@ impl Shared {
             pools: RwLock::default(),
             room: Room::new(options.max_workers, options.organization_workers),
             short: AtomicBool::new(false),
+            gates: Semaphore::new(GATES * cpus),
             workers: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             options,

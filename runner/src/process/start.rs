@@ -48,6 +48,6 @@ pub(super) async fn process(
         }
     }
     let uid = shared.uids.take();
-    let (link, loaded) = load::start(&shared.launcher, plan, uid.number()).await?;
+    let (link, loaded) = load::start(&shared.launcher, &shared.gates, plan, uid.number()).await?;
     Ok((link, loaded, uid))
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dispatch_api::ErrorType;
 use dispatch_sandbox::{Child, Launcher, Spec};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::active::background;
@@ -31,18 +32,22 @@ pub struct Loaded {
     pub not_forking: Option<String>,
 }
 
-/// Starts a process that loads the handler, as this user outside.
+/// Starts a process that loads the handler, as this user outside. As many at a time as there are
+/// `gates` become ready for that: what needs the processor only is done sooner one after the other.
 pub async fn start(
     launcher: &Launcher,
+    gates: &Semaphore,
     plan: &Plan,
     host_uid: u32,
 ) -> Result<(Link, Loaded), Failure> {
     let sandbox = Spec { host_uid, ..plan.sandbox.clone() };
+    let gate = gates.acquire().await;
     let child = launcher.spawn(&sandbox).await.map_err(|error| system("started", &error))?;
     let mut wrote = Wrote::of(&plan.function);
     let mut link = connect(child)?;
     let steps = async {
         greet(&mut link, &mut wrote).await?;
+        drop(gate);
         open(&mut link, None, plan).await?;
         load(&mut link, plan, &mut wrote).await
     };
