@@ -31,8 +31,10 @@ async fn what_would_be_bound_is_found_where_the_words_say() {
     let Some(launcher) = launcher().await else { return };
     let dir = open_dir();
     std::fs::write(dir.path().join("file"), "text").unwrap();
-    let mut spec =
-        shell("cat file $PLACE/file \"$0\"; echo new > $HOME/x && cat $TMPDIR/x; pwd -P");
+    // It waits until its place was looked at, which goes with it.
+    let mut spec = shell(
+        "read go <&3; cat file $PLACE/file \"$0\"; echo new > $HOME/x && cat $TMPDIR/x; pwd -P",
+    );
     spec.argv.push("/function/file".to_owned());
     spec.cwd = "/function".into();
     spec.binds = vec![bind(dir.path(), "/function", false)];
@@ -41,6 +43,7 @@ async fn what_would_be_bound_is_found_where_the_words_say() {
     let child = launcher.spawn(&spec).await.unwrap();
     let place = child.inside(Path::new("/function"));
     assert_eq!(std::fs::read_link(&place).unwrap(), dir.path());
+    nix::unistd::write(&child.channel, b"go\n").unwrap();
     let said = finish(child).await;
     let real = dir.path().canonicalize().unwrap();
     assert_eq!(said.out, format!("texttexttextnew\n{}\n", real.display()), "{}", said.err);
