@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::cores::Cores;
+use crate::measure::uneven::{self, LONG, SERVERS, SHORT};
 use crate::measure::{
     BURST, DISPATCH, FIRST, FORKED, HYPER, Kind, Memory, Part, READY, SERVER, STEM, Start, Warm,
 };
@@ -95,6 +96,9 @@ pub fn all(report: &Report, parts: &[Part]) -> Vec<Bar> {
     }
     if made(Part::Warm) {
         bars.extend(warm(&report.warm));
+    }
+    if made(Part::Uneven) {
+        bars.extend(uneven(&report.warm));
     }
     if made(Part::Memory) {
         bars.extend(memory(&report.memory));
@@ -226,6 +230,30 @@ fn warm(rows: &[Warm]) -> Vec<Bar> {
         let measure =
             format!("gateway with a worker that answers at once, {label}: p50 above plain hyper");
         add(measure, figure, 60.0, true, "µs");
+    }
+    bars
+}
+
+/// The bars of uneven load: a thread for each core must not make anything worse.
+fn uneven(rows: &[Warm]) -> Vec<Bar> {
+    let rows = Rows(rows);
+    let mut bars = Vec::new();
+    for long in LONG {
+        for (short, clients) in [(true, SHORT), (false, long)] {
+            let calls = uneven::name(long, short);
+            let [each, one] = SERVERS.map(|(name, _)| rows.find(&calls, name, Cores::Two, clients));
+            let (figure, foreign_percent) =
+                Rows::compare(each, one, |rate| rate.per_second, |a, b| a / b);
+            let measure = format!("{calls}: req/s of {} against {}", uneven::EACH, uneven::ONE);
+            bars.push(Bar {
+                measure,
+                figure,
+                bar: 1.0,
+                at_most: false,
+                unit: "x",
+                foreign_percent,
+            });
+        }
     }
     bars
 }

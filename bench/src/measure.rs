@@ -4,6 +4,7 @@ mod calls;
 mod memory;
 mod queue;
 mod starts;
+pub mod uneven;
 mod warm;
 
 pub use calls::Calls;
@@ -26,6 +27,8 @@ use crate::server::Setup;
 pub enum Part {
     /// Warm calls of functions and of the peers
     Warm,
+    /// Short calls beside long ones
+    Uneven,
     /// First answers, from zero workers
     Cold,
     /// Many functions from zero at once
@@ -87,7 +90,8 @@ impl Bench {
 
     fn part(&self, part: Part, report: &mut Report) -> anyhow::Result<()> {
         match part {
-            Part::Warm => report.warm = self.warm()?,
+            Part::Warm => report.warm.extend(self.warm()?),
+            Part::Uneven => report.warm.extend(self.uneven()?),
             Part::Cold => report.starts.extend(self.cold()?),
             Part::Burst => report.starts.extend(self.burst()?),
             Part::Deploy => report.starts.extend(self.ready()?),
