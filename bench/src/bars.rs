@@ -5,7 +5,8 @@ use serde::Serialize;
 use crate::cores::Cores;
 use crate::measure::uneven::{self, LONG, SERVERS, SHORT};
 use crate::measure::{
-    BURST, DISPATCH, FIRST, FORKED, HYPER, Kind, Memory, Part, READY, SERVER, STEM, Start, Warm,
+    AGAIN, BURST, DISPATCH, FIRST, FORKED, HYPER, Kind, Memory, Part, READY, SERVER, STEM, Start,
+    Warm,
 };
 use crate::report::Report;
 use crate::stats::{Rate, Times, median};
@@ -89,7 +90,9 @@ pub fn all(report: &Report, parts: &[Part]) -> Vec<Bar> {
         bars.extend(cold(&report.starts));
     }
     if made(Part::Burst) {
-        bars.extend(start(&report.starts, BURST, 1000.0, "p95", |times| times.p95_ms));
+        for what in [BURST, AGAIN] {
+            bars.extend(start(&report.starts, what, 1000.0, "p95", |times| times.p95_ms));
+        }
     }
     if made(Part::Deploy) {
         bars.extend(start(&report.starts, READY, 100.0, "p50", |times| times.p50_ms));

@@ -10,7 +10,7 @@ mod warm;
 pub use calls::Calls;
 pub use memory::{FORKED, Memory, SERVER, STEM};
 pub use queue::Queue;
-pub use starts::{BURST, FIRST, READY, Start};
+pub use starts::{AGAIN, BURST, FIRST, READY, Start};
 pub use warm::{DISPATCH, HYPER, Kind, Warm};
 
 use std::time::Duration;

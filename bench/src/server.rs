@@ -185,19 +185,26 @@ impl Server {
             .sum())
     }
 
-    /// Waits until that sum is zero.
+    /// Waits until that sum is as `wanted`.
     ///
     /// # Errors
     /// It is not after a while.
-    pub fn zero(&self, metric: &str, label: &str) -> anyhow::Result<()> {
+    pub fn until(
+        &self,
+        metric: &str,
+        label: &str,
+        wanted: impl Fn(f64) -> bool,
+    ) -> anyhow::Result<()> {
         let end = Instant::now() + PATIENCE;
+        let mut sum = f64::NAN;
         while Instant::now() < end {
-            if self.sum(metric, label)? == 0.0 {
+            sum = self.sum(metric, label)?;
+            if wanted(sum) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        bail!("{metric} {label} is not zero after {} s", PATIENCE.as_secs())
+        bail!("{metric} {label} is {sum} after {} s", PATIENCE.as_secs())
     }
 
     /// A call through the gateway.

@@ -200,6 +200,9 @@ pub trait Runner: Send + Sync + 'static {
     /// How many workers a revision has and wants, and why.
     fn scale(&self, revision: &Arc<Revision>) -> Scale;
 
+    /// How many processes wait, sandbox and interpreter ready, for a function of `language`.
+    fn waiting(&self, language: &str) -> usize;
+
     /// What functions reached, and were refused, on the network since the last time somebody asked:
     /// by organization and function.
     fn egress(&self) -> HashMap<(String, String), egress::News>;

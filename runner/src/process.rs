@@ -1,5 +1,6 @@
 //! The default backend: the machine's own interpreters in sandboxed processes.
 
+mod demand;
 mod memory;
 pub(crate) mod room;
 mod shared;
@@ -66,6 +67,9 @@ pub struct Options {
     pub freeze: Option<Duration>,
     /// Processes of each language that wait, sandbox and interpreter ready, for a function.
     pub stems: usize,
+    /// The most of them that wait where so many were needed at once a while ago, if there is ample
+    /// memory.
+    pub most_stems: usize,
     /// How long a worker may take until its handler is loaded.
     pub start_timeout: Duration,
     /// Bytes that context and payload of a call may have together.
@@ -98,6 +102,7 @@ impl Options {
             memory_reserve: 0,
             freeze: None,
             stems: 2,
+            most_stems: 2,
             start_timeout: Duration::from_secs(30),
             payload_limit: 64 * 1024 * 1024,
             result_limit: 64 * 1024 * 1024,
@@ -174,11 +179,6 @@ impl ProcessRunner {
             tenant,
             _tending: token.drop_guard(),
         })
-    }
-
-    /// How many processes wait, sandbox and interpreter ready, for a function of `language`.
-    pub fn waiting(&self, language: &str) -> usize {
-        self.shared.stems.waiting(language)
     }
 
     async fn lease(&self, revision: &Arc<Revision>) -> Result<Lease, Failure> {
@@ -320,6 +320,10 @@ impl Runner for ProcessRunner {
             Some(pool) => pool.scale(),
             None => Pool::new(Arc::clone(revision), Arc::clone(&self.shared)).scale(),
         }
+    }
+
+    fn waiting(&self, language: &str) -> usize {
+        self.shared.stems.waiting(language)
     }
 
     fn egress(&self) -> HashMap<(String, String), News> {

@@ -202,6 +202,8 @@ settings! {
     memory_reserve: u64 = 128, "DISPATCH_MEMORY_RESERVE";
     /// Processes of each language that wait, ready, for a function that needs a worker
     stem_cells: usize = 2, "DISPATCH_STEM_CELLS";
+    /// The most of them where so many were needed at once a while ago and there is ample memory
+    stem_cells_most: usize = 128, "DISPATCH_STEM_CELLS_MOST";
     /// Workers of a function that names no limit
     default_max_scale: usize = default_max_scale(), "DISPATCH_DEFAULT_MAX_SCALE";
     /// Calls of one function that may wait for a worker
@@ -257,7 +259,7 @@ fn processors() -> usize {
 }
 
 fn default_max_workers() -> usize {
-    32 * processors()
+    64 * processors()
 }
 
 fn default_max_scale() -> usize {

@@ -63,6 +63,11 @@ struct DirectionLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LanguageLabels {
+    language: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct QueueLabels {
     queue: String,
     state: &'static str,
@@ -84,6 +89,7 @@ pub struct Metrics {
     durations: Family<FunctionLabels, Histogram, fn() -> Histogram>,
     workers: Family<PoolLabels, Gauge>,
     waiting: Family<FunctionLabels, Gauge>,
+    stems: Family<LanguageLabels, Gauge>,
     queues: Family<QueueLabels, Gauge>,
     connections: Family<EgressLabels, Counter>,
     bytes: Family<DirectionLabels, Counter>,
@@ -102,6 +108,7 @@ impl Default for Metrics {
             durations: Family::new_with_constructor(latency),
             workers: Family::default(),
             waiting: Family::default(),
+            stems: Family::default(),
             queues: Family::default(),
             connections: Family::default(),
             bytes: Family::default(),
@@ -126,6 +133,11 @@ impl Default for Metrics {
         );
         registry.register("workers", "Workers by state", metrics.workers.clone());
         registry.register("waiting_calls", "Calls waiting for a worker", metrics.waiting.clone());
+        registry.register(
+            "stem_cells",
+            "Processes that wait for a function, by language",
+            metrics.stems.clone(),
+        );
         registry.register("queued_jobs", "Durable jobs by state", metrics.queues.clone());
         registry.register(
             "egress_connections",
@@ -235,6 +247,7 @@ impl Metrics {
     pub fn page(
         &self,
         pools: &[PoolState],
+        stems: &[(String, usize)],
         queues: &[(String, i64, i64, i64)],
         unwritten: usize,
     ) -> String {
@@ -253,6 +266,10 @@ impl Metrics {
             }
             let labels = FunctionLabels { organization, function };
             self.waiting.get_or_create(&labels).inc_by(as_gauge(pool.queued));
+        }
+        for (language, count) in stems {
+            let labels = LanguageLabels { language: language.clone() };
+            self.stems.get_or_create(&labels).set(as_gauge(*count));
         }
         for (queue, waiting, running, dead) in queues {
             for (state, count) in [("waiting", waiting), ("running", running), ("dead", dead)] {

@@ -117,7 +117,14 @@ async fn metrics(State(app): State<Arc<App>>, _caller: Caller) -> Result<Respons
     let queues = app.store.queue_depths().await;
     let queues = queues.map_err(|error| Error::internal("the queues cannot be counted", &error))?;
     egress::write(&app).await;
-    let page = app.metrics.page(&app.runner.pools(), &queues, app.recorder.waiting());
+    let stems: Vec<(String, usize)> = (app.runner.runtimes().into_iter())
+        .map(|runtime| {
+            let count = app.runner.waiting(&runtime.language);
+            (runtime.language, count)
+        })
+        .collect();
+    let unwritten = app.recorder.waiting();
+    let page = app.metrics.page(&app.runner.pools(), &stems, &queues, unwritten);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], page).into_response())
 }

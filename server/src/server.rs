@@ -151,6 +151,7 @@ fn runner_options(config: &Config) -> Options {
     options.freeze =
         (config.freeze_seconds > 0).then(|| Duration::from_secs(config.freeze_seconds));
     options.stems = config.stem_cells;
+    options.most_stems = config.stem_cells_most.min(config.max_workers);
     options.operator = egress::operator(config);
     options.layer_limits.build_time = Duration::from_secs(config.build_timeout);
     options.layer_limits.layer_bytes = config.max_layer << 20;

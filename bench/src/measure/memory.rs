@@ -94,7 +94,7 @@ impl Bench {
         eprintln!("{} functions became ready in {:.1?}", names.len(), start.elapsed());
         std::thread::sleep(SETTLE);
         rows.push(median(SERVER, names.len(), &[pid])?);
-        server.zero("dispatch_workers", "")?;
+        server.until("dispatch_workers", "", |sum| sum == 0.0)?;
         Ok(rows)
     }
 

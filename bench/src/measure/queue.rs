@@ -41,7 +41,7 @@ impl Bench {
             let bound = Bound { time, warm, requests: self.effort.queued };
             let start = Instant::now();
             let accepted = load::run(&target, clients, bound, Cores::Two, server.process.id())?;
-            server.zero("dispatch_queued_jobs", "")?;
+            server.until("dispatch_queued_jobs", "", |sum| sum == 0.0)?;
             let made_per_second = accepted.requests as f64 / start.elapsed().as_secs_f64();
             rows.push(Queue { language, clients, accepted, made_per_second });
         }

@@ -35,6 +35,8 @@ pub struct Start {
 pub const FIRST: &str = "from zero to the answer";
 /// As many functions at once as [`Effort`](super::Effort) says.
 pub const BURST: &str = "functions from zero at once";
+/// The same once more, after as many processes wait as were needed then.
+pub const AGAIN: &str = "functions from zero at once, again";
 /// From asking for a function to its being ready.
 pub const READY: &str = "create to READY";
 
@@ -78,7 +80,8 @@ impl Bench {
         Ok(rows)
     }
 
-    /// Many functions that have no worker, each called once and all at the same time.
+    /// Many functions that have no worker, each called once and all at the same time; and once
+    /// more, when the workers have gone and processes wait for such a crowd.
     ///
     /// # Errors
     /// As [`Bench::cold`].
@@ -88,9 +91,15 @@ impl Bench {
             say(&format!("{language}, {} {BURST}", self.effort.burst));
             let server = Server::start(&self.setup, Cores::Two, &IDLE)?;
             let targets = self.at_zero(&server, language, self.effort.burst)?;
-            let watch = Watch::start(server.process.id());
-            let times = load::burst(&targets, Cores::Two)?;
-            rows.push(ours(BURST, language, Times::new(times, watch.stop())));
+            for what in [BURST, AGAIN] {
+                let watch = Watch::start(server.process.id());
+                let times = load::burst(&targets, Cores::Two)?;
+                rows.push(ours(what, language, Times::new(times, watch.stop())));
+                server.until("dispatch_workers", "", |sum| sum == 0.0)?;
+                let label = format!("language=\"{language}\"");
+                let wanted = |sum| sum >= targets.len() as f64;
+                server.until("dispatch_stem_cells", &label, wanted)?;
+            }
         }
         Ok(rows)
     }
@@ -137,7 +146,7 @@ impl Bench {
         // Or the wait below would see nothing because there is nothing of this name.
         let workers = server.sum("dispatch_workers", &label)?;
         ensure!(workers > 0.0, "/metrics does not show the worker that was started");
-        server.zero("dispatch_workers", "")?;
+        server.until("dispatch_workers", "", |sum| sum == 0.0)?;
         Ok(names.iter().map(|name| server.endpoint(name)).collect())
     }
 }

@@ -28,6 +28,17 @@ const GATES: usize = 2;
 /// How often the memory that is left is looked at, as long as there is enough.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
+/// How much memory is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Supply {
+    /// Less than is to be left.
+    Short,
+    /// What is there is for workers.
+    Enough,
+    /// There is some for what only makes starts quick.
+    Ample,
+}
+
 /// What all pools have in common.
 pub(crate) struct Shared {
     pub(crate) launcher: Launcher,
@@ -43,8 +54,8 @@ pub(crate) struct Shared {
     pub(crate) room: Arc<Room>,
     /// Processes that come to life at a time.
     pub(crate) gates: Semaphore,
-    /// Whether the machine is short of memory.
-    short: AtomicBool,
+    /// How much memory the machine has left.
+    supply: RwLock<Supply>,
     workers: AtomicU64,
     pub(super) draining: AtomicBool,
 }
@@ -62,7 +73,7 @@ impl Shared {
             stopped: CancellationToken::new(),
             pools: RwLock::default(),
             room: Room::new(options.max_workers, options.organization_workers),
-            short: AtomicBool::new(false),
+            supply: RwLock::new(Supply::Ample),
             gates: Semaphore::new(GATES * cpus),
             workers: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -144,7 +155,12 @@ impl Shared {
 
     /// Whether the machine is short of memory.
     pub(crate) fn is_short(&self) -> bool {
-        self.short.load(Ordering::Relaxed)
+        self.supply() == Supply::Short
+    }
+
+    /// How much memory the machine had left a moment ago.
+    pub(crate) fn supply(&self) -> Supply {
+        *self.supply.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sees how much memory is left. While it is too little, one process goes each time: a worker
@@ -154,11 +170,14 @@ impl Shared {
         let Some(available) = self.options.memory.available().filter(|_| reserve > 0) else {
             return;
         };
-        // What was given back must last for a while.
-        let enough = if self.is_short() { reserve.saturating_add(reserve / 4) } else { reserve };
-        let short = available < enough;
-        if self.short.swap(short, Ordering::Relaxed) != short {
-            tracing::warn!(available, reserve, short, "memory of the machine");
+        let before = self.supply();
+        let now = supply(before, available, reserve);
+        let short = now == Supply::Short;
+        if now != before {
+            *self.supply.write().unwrap_or_else(PoisonError::into_inner) = now;
+            if short || before == Supply::Short {
+                tracing::warn!(available, reserve, short, "memory of the machine");
+            }
         }
         if short {
             let gone = self.idle().first().is_some_and(|(pool, _)| pool.evict(Reason::Pressure));
@@ -166,6 +185,22 @@ impl Shared {
                 self.stems.clear();
             }
         }
+    }
+}
+
+/// What `available` bytes are where `reserve` are to be left.
+fn supply(before: Supply, available: u64, reserve: u64) -> Supply {
+    // What was given back must last for a while.
+    let enough = match before {
+        Supply::Short => reserve.saturating_add(reserve / 4),
+        Supply::Enough | Supply::Ample => reserve,
+    };
+    if available < enough {
+        Supply::Short
+    } else if available < reserve.saturating_mul(4) {
+        Supply::Enough
+    } else {
+        Supply::Ample
     }
 }
 

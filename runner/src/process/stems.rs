@@ -4,12 +4,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dispatch_sandbox::Child;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::demand::Demand;
+use super::shared::Supply;
 use super::uid::Uid;
 use super::{Shared, spec};
 use crate::pool::lock;
@@ -31,44 +33,74 @@ pub(crate) struct Stem {
 /// Those that wait, by language.
 #[derive(Default)]
 pub(crate) struct Stems {
-    ready: Mutex<HashMap<String, VecDeque<Stem>>>,
+    kinds: Mutex<HashMap<String, Kind>>,
     taken: Notify,
+}
+
+/// Those of one language.
+#[derive(Default)]
+struct Kind {
+    ready: VecDeque<Stem>,
+    demand: Demand,
 }
 
 impl Stems {
     /// Takes one that waits for a function of `language`.
     pub fn take(&self, language: &str) -> Option<Stem> {
-        let mut ready = lock(&self.ready);
-        let waiting = ready.get_mut(language)?;
-        let stem = std::iter::from_fn(|| waiting.pop_front()).find(|stem| !stem.child.has_ended());
+        let mut kinds = lock(&self.kinds);
+        let kind = kinds.entry(language.to_owned()).or_default();
+        kind.demand.count(Instant::now());
         self.taken.notify_one();
-        stem
+        std::iter::from_fn(|| kind.ready.pop_front()).find(|stem| !stem.child.has_ended())
     }
 
     /// How many wait, by language.
     pub fn waiting(&self, language: &str) -> usize {
-        lock(&self.ready).get(language).map_or(0, VecDeque::len)
+        lock(&self.kinds).get(language).map_or(0, |kind| kind.ready.len())
+    }
+
+    /// How many were asked for at once a while ago.
+    fn demand(&self, language: &str) -> usize {
+        lock(&self.kinds).get(language).map_or(0, |kind| kind.demand.most(Instant::now()))
     }
 
     fn forget_ended(&self) {
-        for waiting in lock(&self.ready).values_mut() {
-            waiting.retain(|stem| !stem.child.has_ended());
+        for kind in lock(&self.kinds).values_mut() {
+            kind.ready.retain(|stem| !stem.child.has_ended());
+        }
+    }
+
+    /// Ends those that are more than `wanted`.
+    fn shrink(&self, language: &str, wanted: usize) {
+        if let Some(kind) = lock(&self.kinds).get_mut(language) {
+            kind.ready.truncate(wanted);
         }
     }
 
     /// Ends all.
     pub fn clear(&self) {
-        lock(&self.ready).clear();
+        lock(&self.kinds).values_mut().for_each(|kind| kind.ready.clear());
     }
 
     fn put(&self, language: &str, stem: Stem) {
-        lock(&self.ready).entry(language.to_owned()).or_default().push_back(stem);
+        lock(&self.kinds).entry(language.to_owned()).or_default().ready.push_back(stem);
+    }
+}
+
+/// How many are to wait: the fixed number, and more where more were needed at once and there is
+/// memory for them. They take memory so that starts are quick: none while there is too little.
+fn wanted(shared: &Shared, language: &str) -> usize {
+    let options = &shared.options;
+    match shared.supply() {
+        Supply::Short => 0,
+        Supply::Enough => options.stems,
+        Supply::Ample if options.stems == 0 => 0,
+        Supply::Ample => shared.stems.demand(language).min(options.most_stems).max(options.stems),
     }
 }
 
 /// Keeps as many waiting as the options say, one start at a time.
 pub(super) async fn keep(shared: Arc<Shared>) {
-    let wanted = shared.options.stems;
     let languages: Vec<String> = shared
         .languages
         .packs()
@@ -77,9 +109,11 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         .map(|pack| pack.name.clone())
         .collect();
     loop {
-        // They take memory so that starts are quick: not while there is too little of it.
-        let wanted = if shared.is_short() { 0 } else { wanted };
-        let missing = languages.iter().find(|name| shared.stems.waiting(name) < wanted);
+        let missing = languages.iter().find(|name| {
+            let wanted = wanted(&shared, name);
+            shared.stems.shrink(name, wanted);
+            shared.stems.waiting(name) < wanted
+        });
         let Some(language) = missing else {
             // Those that ended by themselves are missed a while later.
             let _ = timeout(PAUSE, shared.stems.taken.notified()).await;

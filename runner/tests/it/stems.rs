@@ -1,6 +1,11 @@
 //! Processes that wait for a function and become its workers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use dispatch_runner::Runner as _;
+use dispatch_runner::process::Memory;
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::fixture::{Function, fixture, fixture_with};
@@ -71,6 +76,27 @@ async fn one_that_waited_serves_one_function_and_another_takes_its_place() {
     fixture.until_waiting("python3", wanted).await;
     assert_eq!(fixture.value(&revision, "2").await, 2);
     assert_eq!(fixture.pool(&revision).idle, 1);
+}
+
+#[tokio::test]
+async fn as_many_wait_as_were_needed_at_once_while_there_is_ample_memory() {
+    const RESERVE: u64 = 100;
+    let left = Arc::new(AtomicU64::new(5 * RESERVE));
+    let measured = Arc::clone(&left);
+    let fixture = fixture_with(|options| {
+        options.most_stems = 4;
+        options.memory_reserve = RESERVE;
+        options.memory = Memory::new(move || Some(measured.load(Ordering::Relaxed)));
+    })
+    .await;
+    let code = "def handle(c, p): return p";
+    let revisions: Vec<_> = (0..5).map(|_| fixture.deploy(Function::python(code))).collect();
+    let values = revisions.iter().map(|revision| fixture.value(revision, "1"));
+    assert!(join_all(values).await.iter().all(|value| *value == 1));
+    fixture.until_waiting("python3", 4).await;
+    assert_eq!(fixture.runner.waiting("nodejs"), 2, "nobody needed more of these");
+    left.store(3 * RESERVE, Ordering::Relaxed);
+    fixture.until_waiting("python3", 2).await;
 }
 
 #[tokio::test]
