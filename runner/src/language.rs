@@ -44,7 +44,8 @@ pub struct Pack {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeSpec {
-    /// Program names, looked for on `PATH`.
+    /// Program names, looked for on `PATH`; `{dispatch}` stands for this program itself, which has
+    /// adapters for what does not speak the protocol.
     pub programs: Vec<String>,
     /// Paths where it may be besides; `*` stands for one directory name, `{home}` for the home
     /// directory of the server's user.

@@ -3,6 +3,7 @@
 //! [`Runner`] is the one seam between the control plane and a backend. This crate holds the default
 //! backend, [`process::ProcessRunner`]: the machine's own interpreters in sandboxed processes.
 
+mod adapter;
 pub mod archive;
 pub mod call;
 pub mod egress;
@@ -22,6 +23,7 @@ use std::time::Duration;
 pub use dispatch_sandbox::{Report as Isolation, Tier};
 use futures_util::future::BoxFuture;
 
+pub use adapter::run_if_adapter;
 pub use call::{Call, Cause, Failure, Logs, Outcome, Timings};
 pub use dispatch_api::Schedule;
 pub use egress::Egress;
@@ -199,6 +201,9 @@ pub trait Runner: Send + Sync + 'static {
 
     /// How many workers a revision has and wants, and why.
     fn scale(&self, revision: &Arc<Revision>) -> Scale;
+
+    /// Says that there are functions of `language`, or will be: processes wait for them from now on.
+    fn expect(&self, language: &str);
 
     /// How many processes wait, sandbox and interpreter ready, for a function of `language`.
     fn waiting(&self, language: &str) -> usize;

@@ -148,6 +148,9 @@ impl ProcessRunner {
     /// When the data directory, a language pack or the sandbox cannot be used.
     pub async fn start(launcher: Launcher, mut options: Options) -> Result<ProcessRunner, Error> {
         let sources = source::prepare(&options.data_dir)?;
+        // Each takes some of our files, and so do workers.
+        let files = dispatch_sandbox::open_files().unwrap_or(1024) / 32;
+        options.most_stems = options.most_stems.min(usize::try_from(files).unwrap_or(usize::MAX));
         if !launcher.has_views() {
             // Nothing can be attached to a process that waits.
             options.stems = 0;
@@ -320,6 +323,10 @@ impl Runner for ProcessRunner {
             Some(pool) => pool.scale(),
             None => Pool::new(Arc::clone(revision), Arc::clone(&self.shared)).scale(),
         }
+    }
+
+    fn expect(&self, language: &str) {
+        self.shared.stems.expect(language);
     }
 
     fn waiting(&self, language: &str) -> usize {

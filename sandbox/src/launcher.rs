@@ -13,7 +13,6 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, pipe2};
@@ -26,6 +25,7 @@ use crate::init::{self, ENDED, Ends, FAILED, GROUP, STARTED, Ties, View};
 use crate::inside::{self, Watched};
 use crate::memory::Watchdog;
 use crate::network;
+use crate::owner::open_files;
 use crate::plain::{self, Place};
 use crate::probe::Tier;
 use crate::seccomp::Filters;
@@ -43,8 +43,6 @@ const EACH: u64 = 4;
 const SOON: Duration = Duration::from_millis(2);
 /// How often the removal of a group is tried: its last process may be about to leave it.
 const REMOVALS: u32 = 250;
-/// Descriptors the launcher wants to have.
-const FILES: u64 = 1 << 16;
 
 struct Launcher {
     control: OwnedFd,
@@ -78,9 +76,7 @@ pub(crate) fn serve(control: OwnedFd, at_most: Tier) -> io::Result<()> {
     let home = home.and_then(|()| Home::here());
     let watched = SigSet::from_iter([Signal::SIGCHLD]);
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    let (files, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let wanted = files.max(most.min(FILES));
-    let files = setrlimit(Resource::RLIMIT_NOFILE, wanted, most).map_or(files, |()| wanted);
+    let files = open_files()?;
     let mut launcher = Launcher {
         control,
         ground: Ground::unknown(),

@@ -33,7 +33,7 @@ pub use affinity::{cores, keep_this_thread_on};
 pub use child::Child;
 pub use error::{Error, Exit};
 pub use member::Member;
-pub use owner::{Launcher, Wish};
+pub use owner::{Launcher, Wish, open_files};
 pub use probe::{Layer, Report, Tier};
 pub use seccomp::check_call;
 pub use spec::{Attachment, Bind, Limits, Network, Rule, Spec};
@@ -53,6 +53,28 @@ pub fn run_if_launcher() {
     sys::close_from(4, false);
     let at_most = std::env::var(connection::MARKER).ok().and_then(|tier| tier.parse().ok());
     sys::exit(i32::from(launcher::serve(control, at_most.unwrap_or(Tier::A)).is_err()));
+}
+
+/// The channel to the owner of a sandbox, for a program that is the process in it. It is moved out of
+/// the way of what this program starts, and those do not inherit it. To be called once.
+///
+/// # Errors
+/// There is none.
+pub fn inherited_channel() -> std::io::Result<std::os::fd::OwnedFd> {
+    #[expect(unsafe_code, reason = "the descriptor that `init` put there")]
+    // SAFETY: who calls this is the process that the descriptor was made for, and nothing else in it
+    // knows the number; the owned one is closed when the copy is made.
+    let inherited = unsafe {
+        <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(connection::CONTROL)
+    };
+    // Where it is not open, that must not be closed a second time.
+    match inherited.try_clone() {
+        Ok(channel) => Ok(channel),
+        Err(error) => {
+            std::mem::forget(inherited);
+            Err(error)
+        }
+    }
 }
 
 /// Makes a test binary able to be the launcher: it has no `main` of its own to say so.

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tokio::sync::oneshot;
 
@@ -48,6 +49,19 @@ struct Owner {
     probed: tokio::sync::OnceCell<Report>,
 }
 
+/// Files that a process with many sandboxes wants to have open.
+const FILES: u64 = 1 << 16;
+
+/// How many files this process may have open. The limit is raised as far as it is ours to raise.
+///
+/// # Errors
+/// The limit cannot be read.
+pub fn open_files() -> io::Result<u64> {
+    let (files, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = files.max(most.min(FILES));
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, wanted, most).map_or(files, |()| wanted))
+}
+
 impl Launcher {
     /// Starts the launcher: the same program once more, with [`crate::run_if_launcher`] as the first
     /// thing in its `main`. Blocks for as long as an exec takes; call it before other threads and
@@ -64,6 +78,8 @@ impl Launcher {
     /// # Errors
     /// The program cannot be started again.
     pub fn start_with(wish: Wish) -> Result<Launcher, Error> {
+        // Each sandbox takes some of ours.
+        let _ = open_files();
         let connection = Connection::start(wish.at_most)?;
         Ok(Launcher(Arc::new(Owner {
             ground: connection.ground.clone(),

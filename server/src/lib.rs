@@ -34,5 +34,6 @@ mod watch;
 
 pub use config::ServerArgs;
 pub use dispatch_runner::process::Launcher;
+pub use dispatch_runner::run_if_adapter;
 pub use routes::health_of;
 pub use server::Server;

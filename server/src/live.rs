@@ -269,7 +269,10 @@ fn put(app: &App, snapshot: &mut Snapshot, entity: &Entity) {
 
 fn put_function(app: &App, snapshot: &mut Snapshot, entity: &Entity, row: Option<&RevisionRow>) {
     let serving = row.and_then(|row| match serve(app, entity, row) {
-        Ok(serving) => Some(serving),
+        Ok(serving) => {
+            app.runner.expect(&serving.revision.language);
+            Some(serving)
+        }
         Err(error) => {
             tracing::error!(org = entity.org, function = entity.name, %error, "unreadable revision");
             None

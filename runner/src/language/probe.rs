@@ -19,6 +19,8 @@ use crate::process::spec::LANGUAGE;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Candidates tried for one language.
 const MAX_CANDIDATES: usize = 32;
+/// Stands for this program.
+const OURSELVES: &str = "{dispatch}";
 /// Bytes read of what a candidate prints.
 const MAX_OUTPUT: u64 = 1 << 20;
 /// Directories that every sandbox shows.
@@ -65,6 +67,10 @@ fn candidates(pack: &Pack) -> Vec<PathBuf> {
     };
     let path = std::env::var_os("PATH").unwrap_or_default();
     for program in &pack.runtime.programs {
+        if program == OURSELVES {
+            std::env::current_exe().into_iter().for_each(&mut add);
+            continue;
+        }
         for directory in std::env::split_paths(&path).filter(|directory| directory.is_absolute()) {
             add(directory.join(program));
         }
@@ -115,8 +121,10 @@ async fn try_one(
     directory: &Path,
     candidate: &Path,
 ) -> Option<(Installed, Files)> {
-    // `<prefix>/bin/python3`: the prefix is what a runtime outside the base view needs.
-    let prefix = candidate.parent()?.parent()?;
+    // `<prefix>/bin/python3`: the prefix is what a runtime outside the base view needs. We are one
+    // file, and what stands around it is nobody's business.
+    let ours = pack.runtime.programs.iter().any(|program| program == OURSELVES);
+    let prefix = if ours { candidate } else { candidate.parent()?.parent()? };
     let arguments = pack.runtime.probe.iter().cloned();
     let argv = std::iter::once(candidate.display().to_string()).chain(arguments);
     let mut spec = command(argv.collect(), &outside_view(&[prefix.to_owned()]));

@@ -34,10 +34,10 @@ pub(crate) struct Stem {
 #[derive(Default)]
 pub(crate) struct Stems {
     kinds: Mutex<HashMap<String, Kind>>,
-    taken: Notify,
+    changed: Notify,
 }
 
-/// Those of one language.
+/// Those of one language that has functions.
 #[derive(Default)]
 struct Kind {
     ready: VecDeque<Stem>,
@@ -50,8 +50,20 @@ impl Stems {
         let mut kinds = lock(&self.kinds);
         let kind = kinds.entry(language.to_owned()).or_default();
         kind.demand.count(Instant::now());
-        self.taken.notify_one();
+        self.changed.notify_one();
         std::iter::from_fn(|| kind.ready.pop_front()).find(|stem| !stem.child.has_ended())
+    }
+
+    /// Says that there are functions of `language`.
+    pub fn expect(&self, language: &str) {
+        lock(&self.kinds).entry(language.to_owned()).or_insert_with(|| {
+            self.changed.notify_one();
+            Kind::default()
+        });
+    }
+
+    fn is_expected(&self, language: &str) -> bool {
+        lock(&self.kinds).contains_key(language)
     }
 
     /// How many wait, by language.
@@ -108,15 +120,22 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         .filter(|pack| pack.worker.waits && shared.languages.installed(&pack.name).is_some())
         .map(|pack| pack.name.clone())
         .collect();
+    // Languages whose last start failed, and until when they are let be.
+    let mut failed_until: HashMap<&str, Instant> = HashMap::new();
     loop {
-        let missing = languages.iter().find(|name| {
+        let now = Instant::now();
+        failed_until.retain(|_, until| *until > now);
+        let mut expected = languages
+            .iter()
+            .filter(|name| shared.stems.is_expected(name) && !failed_until.contains_key(&***name));
+        let missing = expected.find(|name| {
             let wanted = wanted(&shared, name);
             shared.stems.shrink(name, wanted);
             shared.stems.waiting(name) < wanted
         });
         let Some(language) = missing else {
             // Those that ended by themselves are missed a while later.
-            let _ = timeout(PAUSE, shared.stems.taken.notified()).await;
+            let _ = timeout(PAUSE, shared.stems.changed.notified()).await;
             sleep(AFTER).await;
             shared.stems.forget_ended();
             continue;
@@ -130,7 +149,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             Ok((child, proxy)) => shared.stems.put(language, Stem { child, proxy, uid }),
             Err(failed) => {
                 tracing::warn!(language, "no process can wait for functions: {}", failed.message);
-                sleep(PAUSE).await;
+                failed_until.insert(language, Instant::now() + PAUSE);
             }
         }
     }

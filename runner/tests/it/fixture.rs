@@ -38,6 +38,7 @@ pub async fn fixture_on(launcher: Launcher, change: impl FnOnce(&mut Options)) -
     let fixture = Fixture { runner, directory, next: AtomicU32::new(0) };
     // So that it is certain which workers come from a process that waited: the first ones.
     for language in ["python3", "nodejs"] {
+        fixture.runner.expect(language);
         fixture.until_waiting(language, stems).await;
     }
     fixture

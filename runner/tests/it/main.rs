@@ -13,5 +13,6 @@ mod pools;
 mod preload;
 mod protocol;
 mod python;
+mod ruby;
 mod scale;
 mod stems;

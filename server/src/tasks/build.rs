@@ -236,6 +236,7 @@ pub(super) async fn function(app: &Arc<App>, job: &Job) -> Result<JobEnd> {
         }
         Found::Never(reason) => return finish(app, &seen, faas_id, Err(reason)).await,
     };
+    app.runner.expect(&image.image.language);
     if seen.status == Status::Initialized {
         change(app, &seen, |entity| entity.status = Status::Creating).await?;
     }

@@ -3,7 +3,15 @@
 /// Extensions of code.
 pub const CODE: &[&str] = &["rs", "py", "js", "cjs", "mjs", "sh"];
 /// Rooms whose code may start processes: tools and tests besides the sandbox itself.
-const STARTERS: &[&str] = &["sandbox/", "xtask/", "bench/", "tests/", "cli/src/commands/edit.rs"];
+const STARTERS: &[&str] = &[
+    // Inside a sandbox already.
+    "runner/src/adapter",
+    "sandbox/",
+    "xtask/",
+    "bench/",
+    "tests/",
+    "cli/src/commands/edit.rs",
+];
 /// Lines of a file.
 const MOST_LINES: usize = 600;
 const MANY_LINES: usize = 400;

@@ -1,0 +1,77 @@
+//! Workers for programs that do not speak the worker protocol. This program itself is started in the
+//! sandbox, as the *adapter*: it speaks the protocol, and runs the function's own program the way
+//! that program understands.
+
+mod channel;
+mod exec;
+mod find;
+mod program;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write as _;
+use std::process::{Command, ExitCode};
+
+use tokio::runtime::Builder;
+
+use self::channel::Channel;
+use self::exec::Exec;
+
+/// What the first word is where this program is to be an adapter. No command has this name.
+const WORD: &str = "run-adapter";
+
+/// Serves as an adapter where the words say so. To be called in `main` before anything else is made
+/// of them.
+pub fn run_if_adapter() -> Option<ExitCode> {
+    let mut words = std::env::args().skip(1);
+    if words.next()? != WORD {
+        return None;
+    }
+    let kind = words.next().unwrap_or_default();
+    let done = match kind.as_str() {
+        "probe" => probe(&words.collect::<Vec<_>>()),
+        "exec" => exec::Options::parse(words).and_then(|options| run(|| Exec::new(options))),
+        other => Err(format!("there is no adapter {other:?}")),
+    };
+    Some(match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            // In the sandbox this ends up in the log of the worker that did not start.
+            let _ = std::io::stderr().write_all(reason.as_bytes());
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// What a language pack wants to know of its runtime, where that is this program; the version is our
+/// own, or what this command prints.
+fn probe(command: &[String]) -> Result<(), String> {
+    let executable = std::env::current_exe().map_err(text)?;
+    let version = match command.split_first() {
+        None => env!("CARGO_PKG_VERSION").to_owned(),
+        Some((program, arguments)) => {
+            let output = Command::new(program).args(arguments).output().map_err(text)?;
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+    };
+    let answer = serde_json::json!({
+        "executable": executable, "version": version, "prefixes": [executable],
+    });
+    std::io::stdout().write_all(answer.to_string().as_bytes()).map_err(text)
+}
+
+/// Serves on the inherited channel until the supervisor closes it.
+fn run<A: serve::Adapter>(make: impl FnOnce() -> A) -> Result<(), String> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(text)?;
+    runtime.block_on(async {
+        let inherited = dispatch_sandbox::inherited_channel().map_err(text)?;
+        let channel = Channel::new(inherited.into()).map_err(text)?;
+        serve::serve(channel, make()).await.map_err(text)
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}
