@@ -34,7 +34,7 @@ pub fn commands() -> [Command; 2] {
 /// Serves, where the words say so.
 pub fn main() -> Option<ExitCode> {
     dispatch_sandbox::run_if_launcher();
-    if let Some(code) = dispatch_server::run_if_adapter() {
+    if let Some(code) = dispatch_server::run_if_adapter(&[("wasm", dispatch_wasm::serve)]) {
         return Some(code);
     }
     let word = std::env::args_os().nth(1)?;

@@ -5,6 +5,7 @@
 mod channel;
 mod exec;
 mod find;
+pub mod http;
 mod program;
 mod serve;
 #[cfg(test)]
@@ -15,15 +16,20 @@ use std::process::{Command, ExitCode};
 
 use tokio::runtime::Builder;
 
+pub use self::channel::Call;
 use self::channel::Channel;
 use self::exec::Exec;
+pub use self::serve::{Adapter, Init, Loaded, Log, fault};
 
 /// What the first word is where this program is to be an adapter. No command has this name.
 const WORD: &str = "run-adapter";
 
-/// Serves as an adapter where the words say so. To be called in `main` before anything else is made
-/// of them.
-pub fn run_if_adapter() -> Option<ExitCode> {
+/// An adapter of another room: its name, and what serves with the words after that.
+pub type Other = (&'static str, fn(&[String]) -> Result<(), String>);
+
+/// Serves as an adapter, ours or one of the `others`, where the words say so. To be called in `main`
+/// before anything else is made of them.
+pub fn run_if_adapter(others: &[Other]) -> Option<ExitCode> {
     let mut words = std::env::args().skip(1);
     if words.next()? != WORD {
         return None;
@@ -32,7 +38,10 @@ pub fn run_if_adapter() -> Option<ExitCode> {
     let done = match kind.as_str() {
         "probe" => probe(&words.collect::<Vec<_>>()),
         "exec" => exec::Options::parse(words).and_then(|options| run(|| Exec::new(options))),
-        other => Err(format!("there is no adapter {other:?}")),
+        kind => match others.iter().find(|(name, _)| *name == kind) {
+            Some((_, serve)) => serve(&words.collect::<Vec<_>>()),
+            None => Err(format!("there is no adapter {kind:?}")),
+        },
     };
     Some(match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,7 +71,10 @@ fn probe(command: &[String]) -> Result<(), String> {
 }
 
 /// Serves on the inherited channel until the supervisor closes it.
-fn run<A: serve::Adapter>(make: impl FnOnce() -> A) -> Result<(), String> {
+///
+/// # Errors
+/// The channel's, as a text.
+pub fn run<A: serve::Adapter>(make: impl FnOnce() -> A) -> Result<(), String> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(text)?;
     runtime.block_on(async {
         let inherited = dispatch_sandbox::inherited_channel().map_err(text)?;

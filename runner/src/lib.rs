@@ -3,7 +3,7 @@
 //! [`Runner`] is the one seam between the control plane and a backend. This crate holds the default
 //! backend, [`process::ProcessRunner`]: the machine's own interpreters in sandboxed processes.
 
-mod adapter;
+pub mod adapter;
 pub mod archive;
 pub mod call;
 pub mod egress;
@@ -23,7 +23,6 @@ use std::time::Duration;
 pub use dispatch_sandbox::{Report as Isolation, Tier};
 use futures_util::future::BoxFuture;
 
-pub use adapter::run_if_adapter;
 pub use call::{Call, Cause, Failure, Logs, Outcome, Timings};
 pub use dispatch_api::Schedule;
 pub use egress::Egress;

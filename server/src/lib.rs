@@ -33,7 +33,7 @@ pub mod vault;
 mod watch;
 
 pub use config::ServerArgs;
+pub use dispatch_runner::adapter::run_if_adapter;
 pub use dispatch_runner::process::Launcher;
-pub use dispatch_runner::run_if_adapter;
 pub use routes::health_of;
 pub use server::Server;

@@ -13,3 +13,4 @@ mod ruby;
 mod runs;
 mod secrets;
 mod support;
+mod wasm;
