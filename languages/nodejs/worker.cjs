@@ -104,12 +104,25 @@ function wanted (data) {
 // The handler cannot be used; the text says why and what to do.
 class LoadError extends Error {}
 
-async function load (source, handler) {
+async function load (source, given) {
+  let handler = given
+  let foreign
+  let kind = ''
+  if (given.includes(':')) {
+    foreign = require('./foreign.cjs')
+    try {
+      ({ kind, name: handler } = foreign.split(given))
+    } catch (error) {
+      throw new LoadError(error.message)
+    }
+  }
   const { file, name } = resolve(source, handler)
   const module = await importFile(path.join(source, file))
   const full = `./${file}` + (name ? `::${name}` : '')
   const fn = name ? pick(module, name) : whole(module)
-  if (typeof fn === 'function') return { name: full, fn }
+  if (typeof fn === 'function') {
+    return kind ? { name: `${kind}:${full}`, fn: foreign.wrap(kind, fn) } : { name: full, fn }
+  }
   const names = Object.keys(module ?? {}).filter((key) => typeof module[key] === 'function')
   const hint = names.length > 0 ? `; it has ${names.slice(0, 10).join(', ')}` : ''
   throw new LoadError(

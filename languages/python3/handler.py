@@ -3,6 +3,7 @@
 import os
 import sys
 
+from __main__ import beside
 from _dispatch_calls import LoadError
 
 LAYER = "layer"
@@ -11,6 +12,10 @@ LAYER = "layer"
 def load(source, handler):
     """Imports the handler. Returns its full name and the function."""
     sys.path.insert(0, source)
+    foreign = kind = None
+    if ":" in handler:
+        foreign = beside("foreign")
+        kind, handler = foreign.split(handler)
     # It stands beside the source. The place is there without a layer too, but empty.
     layer = os.path.join(os.path.dirname(source), LAYER)
     if os.path.isdir(layer) and os.listdir(layer):
@@ -33,12 +38,15 @@ def load(source, handler):
             'handler "%s": %s is a %s and not a function'
             % (name, function_name, type(function).__name__)
         )
+    full = module_name + "." + function_name
+    if kind is not None:
+        return kind + ":" + full, foreign.wrap(kind, function)
     if not takes_two(function):
         raise LoadError(
             'handler "%s": the function must take two positional arguments, context and payload'
             % name
         )
-    return module_name + "." + function_name, function
+    return full, function
 
 
 def resolve(source, handler):

@@ -4,6 +4,7 @@
 mod egress;
 mod failures;
 mod fixture;
+mod foreign;
 mod homes;
 mod logs;
 mod nodejs;
