@@ -3,12 +3,13 @@
 
 pub(crate) mod probe;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dispatch_sandbox::Launcher;
+use futures_util::stream::{self, StreamExt as _};
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
 
@@ -51,10 +52,26 @@ pub struct RuntimeSpec {
     /// directory of the server's user.
     #[serde(default)]
     pub patterns: Vec<String>,
+    /// What each version is called where several are installed: `python{major}.{minor}`. Without it
+    /// the first one found is the only one.
+    #[serde(default)]
+    pub version_name: Option<String>,
     /// Arguments that make it print one line of JSON: `executable`, `version`, `prefixes`, and maybe
     /// `files` to stand beside the pack's own: names with contents in base64. Those are in
     /// `/dispatch`.
     pub probe: Vec<String>,
+}
+
+impl RuntimeSpec {
+    /// The name of a version: `python3.11` for `3.11.7`.
+    fn name_of(&self, version: &str) -> Option<String> {
+        let mut parts = version.split('.');
+        let name = self.version_name.as_ref()?.replace("{major}", parts.next()?);
+        let name = name.replace("{minor}", parts.next().unwrap_or("0"));
+        // It becomes the name of a folder, too.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+        (name.bytes().all(plain) && !name.starts_with('.')).then_some(name)
+    }
 }
 
 /// How a worker is started.
@@ -200,6 +217,44 @@ struct Inner {
     installed: HashMap<String, Installed>,
 }
 
+impl Inner {
+    /// Adds a language, and what its runtime has made of its folder, if that is `ours`: one from
+    /// elsewhere may change while we run, and what was made of it would not.
+    fn add(
+        &mut self,
+        pack: Pack,
+        path: PathBuf,
+        found: Option<Installed>,
+        files: &probe::Files,
+        ours: bool,
+    ) {
+        if ours && let Err(error) = probe::add(&path, files) {
+            tracing::warn!(language = pack.name, %error, "it starts slower than it could");
+        }
+        if let Some(mut found) = found {
+            found.runtime.language.clone_from(&pack.name);
+            self.installed.insert(pack.name.clone(), found);
+        }
+        self.directories.insert(pack.name.clone(), path);
+        self.packs.push(pack);
+    }
+}
+
+/// Runtimes that are looked at at a time.
+const AT_ONCE: usize = 4;
+
+/// Copies the files of a pack into a folder of its own.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    readable(to)
+}
+
 impl Languages {
     /// Writes the built-in packs below `into`, reads them and those of `extra` (which win), and
     /// looks for their runtimes by running each candidate in a sandbox.
@@ -221,18 +276,40 @@ impl Languages {
         }
         let mut inner =
             Inner { packs: Vec::new(), directories: HashMap::new(), installed: HashMap::new() };
-        for (name, (pack, path)) in packs {
-            if let Some((found, files)) = probe::find(launcher, &pack, &path).await {
-                // A pack from elsewhere may change while we run, and what was made of it would not.
-                if path.starts_with(into)
-                    && let Err(error) = probe::add(&path, &files)
-                {
-                    tracing::warn!(language = name, %error, "it starts slower than it could");
+        let found: Vec<_> = stream::iter(packs.values())
+            .map(|(pack, path)| probe::find(launcher, pack, path))
+            .buffered(AT_ONCE)
+            .collect()
+            .await;
+        let names: HashSet<String> = packs.keys().cloned().collect();
+        for ((pack, path), found) in packs.into_values().zip(found) {
+            let ours = path.starts_with(into);
+            let mut found = found.into_iter();
+            let (first, files) = found.next().unzip();
+            let mut pack = pack;
+            let version = |found: &Installed| {
+                let name = pack.runtime.name_of(&found.runtime.version);
+                name.filter(|name| !names.contains(name))
+            };
+            let mut others = Vec::new();
+            for (mut found, files) in found {
+                let Some(name) = version(&found) else { continue };
+                found.runtime.version_of = Some(pack.name.clone());
+                let own = if ours { into.join(&name) } else { path.clone() };
+                if ours {
+                    copy(&path, &own)
+                        .map_err(|source| Error::Files { path: own.clone(), source })?;
                 }
-                inner.installed.insert(name.clone(), found);
+                let (aliases, base_images) = (Vec::new(), Vec::new());
+                let pack = Pack { name, aliases, base_images, ..pack.clone() };
+                others.push((pack, own, Some(found), files));
             }
-            inner.directories.insert(name, path);
-            inner.packs.push(pack);
+            let alias = first.as_ref().and_then(version);
+            pack.aliases.extend(alias);
+            inner.add(pack, path, first, &files.unwrap_or_default(), ours);
+            for (pack, own, found, files) in others {
+                inner.add(pack, own, found, &files, ours);
+            }
         }
         Ok(Languages(Arc::new(inner)))
     }
@@ -395,6 +472,55 @@ mod tests {
         let compiled = languages.directory("python3").join("__pycache__");
         let names: Vec<_> = std::fs::read_dir(compiled).unwrap().flatten().collect();
         assert_eq!(names.len(), 6, "each file of the worker: {names:?}");
+    }
+
+    #[tokio::test]
+    async fn every_version_that_is_installed_has_a_name_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let versions = dir.path().join("versions");
+        for (folder, version) in
+            [("a", "2.0.1"), ("b", "1.9.0"), ("c", "2.0.0"), ("d", "broken"), ("e", "../x.1")]
+        {
+            let bin = versions.join(folder).join("bin");
+            std::fs::create_dir_all(&bin).unwrap();
+            let answer =
+                "{\"executable\": \"/bin/sh\", \"version\": \"VERSION\", \"prefixes\": []}";
+            let script = match version {
+                "broken" => "exit 1".to_owned(),
+                version => format!("echo '{}'", answer.replace("VERSION", version)),
+            };
+            std::fs::write(bin.join("toy"), format!("#!/bin/sh\n{script}\n")).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(bin.join("toy"), mode).unwrap();
+        }
+        let extra = dir.path().join("extra");
+        std::fs::create_dir_all(extra.join("toy")).unwrap();
+        let description = format!(
+            "name = \"toy\"\naliases = [\"plaything\"]\n[runtime]\nprograms = [\"no-such-toy\"]\n\
+             patterns = [\"{}/*/bin/toy\"]\nversion_name = \"toy{{major}}.{{minor}}\"\nprobe = [\"x\"]\n\
+             [worker]\ncommand = [\"{{executable}}\"]\nlayer_target = \"/layer\"\n",
+            versions.display()
+        );
+        std::fs::write(extra.join("toy/language.toml"), description).unwrap();
+        let launcher = Launcher::start().unwrap();
+        let into = dir.path().join("languages");
+        let languages = Languages::load(&launcher, &into, Some(&extra)).await.unwrap();
+        let version = |name: &str| {
+            let pack = languages.resolve(name)?;
+            let runtime = languages.installed(&pack.name)?.runtime.clone();
+            assert_eq!(runtime.language, pack.name);
+            Some((pack.name.clone(), runtime.version, runtime.version_of))
+        };
+        let first = version("toy").unwrap();
+        assert_eq!(first.0, "toy");
+        let (one, two) = (version("toy1.9").unwrap(), version("toy2.0").unwrap());
+        let other = if first == two { &one } else { &two };
+        assert!(first == one || first == two, "the first that is found is what the name means");
+        assert_eq!((other.2.as_deref(), &first.2), (Some("toy"), &None));
+        assert_eq!(one.1, "1.9.0");
+        assert!(two.1.starts_with("2.0."), "{two:?}");
+        assert_eq!(version("plaything"), Some(first));
+        assert_eq!(version("toy../x"), None);
     }
 
     #[tokio::test]

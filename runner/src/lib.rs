@@ -86,6 +86,9 @@ pub struct Runtime {
     pub version: String,
     /// The interpreter's own path on the host.
     pub executable: PathBuf,
+    /// The language of which this is a further version, with a name of its own: `python3` for
+    /// `python3.9`.
+    pub version_of: Option<String>,
 }
 
 /// What a dependency layer is built from. Its [`layer::key`] names the layer.

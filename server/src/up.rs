@@ -23,8 +23,9 @@ pub async fn seed(app: &Arc<App>) -> anyhow::Result<Vec<String>> {
         project: "default".to_owned(),
         role: Role::Admin,
     };
-    let languages: Vec<String> =
-        app.runner.runtimes().into_iter().map(|runtime| runtime.language).collect();
+    // Of a language with several versions, the one that its name means.
+    let languages = app.runner.runtimes().into_iter().filter(|it| it.version_of.is_none());
+    let languages: Vec<String> = languages.map(|runtime| runtime.language).collect();
     for language in &languages {
         let base_name = format!("{language}-base");
         let base = BaseImage {

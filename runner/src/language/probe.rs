@@ -1,6 +1,7 @@
 //! Finding the runtime of a language: each candidate is run in a sandbox and says what it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::future;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -8,10 +9,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dispatch_sandbox::{Bind, Exit, Launcher, Network, Spec};
+use futures_util::stream::{self, StreamExt as _};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 
-use super::{Installed, Pack};
+use super::{AT_ONCE, Installed, Pack};
 use crate::Runtime;
 use crate::process::spec::LANGUAGE;
 
@@ -36,21 +38,29 @@ struct Answer {
 }
 
 /// Files to stand beside those of a pack, in base64.
-type Files = BTreeMap<PathBuf, String>;
+pub(super) type Files = BTreeMap<PathBuf, String>;
 
-/// The first candidate that works, and what it has made. `directory` has the pack's files.
+/// The candidates that work and what they have made: the first of each version that has a name of its
+/// own, or only the first. `directory` has the pack's files.
 pub(super) async fn find(
     launcher: &Launcher,
     pack: &Pack,
     directory: &Path,
-) -> Option<(Installed, Files)> {
-    for candidate in candidates(pack).into_iter().take(MAX_CANDIDATES) {
-        if let Some(found) = try_one(launcher, pack, directory, &candidate).await {
-            tracing::debug!(language = pack.name, executable = %candidate.display(), "found");
-            return Some(found);
-        }
+) -> Vec<(Installed, Files)> {
+    let candidates = candidates(pack).into_iter().take(MAX_CANDIDATES);
+    let tries = stream::iter(candidates).map(|candidate| async move {
+        let found = try_one(launcher, pack, directory, &candidate).await?;
+        tracing::debug!(language = pack.name, executable = %candidate.display(), "found");
+        Some(found)
+    });
+    if pack.runtime.version_name.is_none() {
+        let mut tries = std::pin::pin!(tries.buffered(1).filter_map(future::ready));
+        return tries.next().await.into_iter().collect();
     }
-    None
+    let mut names = HashSet::new();
+    let mut found: Vec<_> = tries.buffered(AT_ONCE).filter_map(future::ready).collect().await;
+    found.retain(|(found, _)| names.insert(pack.runtime.name_of(&found.runtime.version)));
+    found
 }
 
 /// On `PATH` first, then where the patterns point. Links are followed: the real file's directory is
@@ -143,6 +153,7 @@ async fn try_one(
             language: pack.name.clone(),
             version: answer.version,
             executable: answer.executable,
+            version_of: None,
         },
     };
     Some((installed, answer.files))
