@@ -4,8 +4,9 @@
 
 mod channel;
 mod exec;
-mod find;
+pub mod find;
 pub mod http;
+pub mod output;
 mod program;
 mod serve;
 #[cfg(test)]

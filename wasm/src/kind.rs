@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use dispatch_api::ErrorType;
-use dispatch_runner::adapter::{Call, Log, fault, http};
+use dispatch_runner::adapter::{Call, Log, fault, http, output};
 use dispatch_runner::frame::Fault;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::value::RawValue;
@@ -248,27 +248,13 @@ async fn written(
     match (ended.as_ref(), status) {
         (Ok(()), _) | (_, Some(I32Exit(0))) => {}
         (_, Some(I32Exit(code))) => {
-            // As sysexits(3) has them: the usage and the data were wrong.
-            let kind = match code {
-                64 | 65 => ErrorType::InputError,
-                _ => ErrorType::FunctionError,
-            };
-            return Err(fault(kind, format!("the program ended with exit code {code}")));
+            let message = format!("the program ended with exit code {code}");
+            return Err(fault(output::whose_fault(*code), message));
         }
         _ => ended.map_err(trapped)?,
     }
-    let output = streams.output.take().ok_or_else(|| too_much(settings))?;
-    if output.trim_ascii().is_empty() {
-        return Ok(Bytes::from_static(b"null"));
-    }
-    if serde_json::from_slice::<&RawValue>(&output).is_ok() {
-        return Ok(output);
-    }
-    let text = std::str::from_utf8(&output).map_err(|_| {
-        fault(ErrorType::FunctionError, "the output is neither JSON nor text in UTF-8")
-    })?;
-    let text = serde_json::to_vec(text.strip_suffix('\n').unwrap_or(text));
-    text.map(Bytes::from).map_err(|error| fault(ErrorType::SystemError, error.to_string()))
+    let written = streams.output.take().ok_or_else(|| too_much(settings))?;
+    output::result(&written)
 }
 
 fn json(text: Bytes) -> Result<Bytes, Fault> {

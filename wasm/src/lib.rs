@@ -2,7 +2,6 @@
 //! function, like the interpreter of any other language, and makes a fresh instance for every call.
 
 mod engine;
-mod find;
 mod instance;
 mod kind;
 mod outgoing;
@@ -10,11 +9,12 @@ mod output;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dispatch_api::ErrorType;
-use dispatch_runner::adapter::{self, Adapter, Call, Init, Loaded, Log, fault};
+use dispatch_runner::adapter::{self, Adapter, Call, Init, Loaded, Log, fault, find};
 use dispatch_runner::frame::Fault;
 use futures_util::future::BoxFuture;
 
@@ -51,7 +51,12 @@ impl Adapter for Wasm {
 
     async fn load(self, init: Init) -> Result<Ready, Fault> {
         let refused = |message: String| fault(ErrorType::FunctionError, message);
-        let (handler, path) = find::file(&init.source, &init.handler).map_err(refused)?;
+        let source = Path::new(&init.source);
+        let name = match init.handler.as_str() {
+            "" => find::only_one(source, "file *.wasm or *.wat", is_code).map_err(refused)?,
+            name => name.to_owned(),
+        };
+        let (handler, path) = find::named(source, &name).map_err(refused)?;
         let kind = Kind::load(&self.engine, &path)
             .map_err(|reason| refused(format!("{handler}: {reason}")))?;
         let environment: Vec<_> = init.environment.into_iter().collect();
@@ -64,6 +69,11 @@ impl Adapter for Wasm {
         };
         Ok(Ready { handler, kind, settings, ticker: engine::Ticker::new(&self.engine) })
     }
+}
+
+/// Whether a file is a module or component by its name, in binary or as text.
+fn is_code(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind == "wasm" || kind == "wat")
 }
 
 impl Loaded for Ready {

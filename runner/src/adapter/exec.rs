@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use super::channel::Call;
 use super::find;
+use super::output::{result, whose_fault};
 use super::program::{Program, Said};
 use super::serve::{Adapter, Init, Loaded, Log, fault};
 use crate::frame::Fault;
@@ -300,25 +301,7 @@ fn json(answer: Bytes) -> Result<Bytes, Fault> {
     }
 }
 
-/// All that a program wrote: JSON, or a text.
-fn result(output: &[u8]) -> Result<Bytes, Fault> {
-    if output.trim_ascii().is_empty() {
-        return Ok(Bytes::from_static(b"null"));
-    }
-    if serde_json::from_slice::<&RawValue>(output).is_ok() {
-        return Ok(Bytes::copy_from_slice(output));
-    }
-    let text = std::str::from_utf8(output).map_err(|_| {
-        fault(ErrorType::FunctionError, "the output is neither JSON nor text in UTF-8")
-    })?;
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    serde_json::to_vec(text)
-        .map(Bytes::from)
-        .map_err(|error| fault(ErrorType::FunctionError, error.to_string()))
-}
-
-/// How it ended, in its own last words where it has some. 64 and 65 say in sysexits(3) that what was
-/// given to it was wrong.
+/// How it ended, in its own last words where it has some.
 fn ended(status: ExitStatus, program: &Program) -> Fault {
     let errors = program.last_errors();
     let lines: Vec<String> = errors.lines().map(str::to_owned).collect();
@@ -329,10 +312,7 @@ fn ended(status: ExitStatus, program: &Program) -> Fault {
     };
     let last = lines.iter().rev().find(|line| !line.trim().is_empty());
     Fault {
-        kind: match status.code() {
-            Some(64 | 65) => ErrorType::InputError,
-            _ => ErrorType::FunctionError,
-        },
+        kind: status.code().map_or(ErrorType::FunctionError, whose_fault),
         message: last.map_or(how.clone(), |last| format!("{last} ({how})")),
         stacktrace: lines,
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use super::exec::Options;
 
@@ -11,7 +11,7 @@ use super::exec::Options;
 const FIRST_LINE: u64 = 255;
 
 /// A program and how it is started.
-pub struct Found {
+pub(super) struct Found {
     /// Its path from the source's root, with `./`.
     pub name: String,
     /// The command.
@@ -22,21 +22,13 @@ pub struct Found {
 ///
 /// # Errors
 /// What is wrong with the name or the source, for the function's owner.
-pub fn program(source: &Path, name: &str, options: &Options) -> Result<Found, String> {
+pub(super) fn program(source: &Path, name: &str, options: &Options) -> Result<Found, String> {
     let name = match name {
         "" => only(source, options)?,
         name => name.to_owned(),
     };
-    let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !Path::new(&name).components().all(plain) {
-        return Err(format!("the handler {name} does not name a file of the source"));
-    }
-    let name = format!("./{}", name.trim_start_matches("./"));
-    let path = source.join(&name[2..]);
+    let (name, path) = named(source, &name)?;
     let data = fs::metadata(&path).map_err(|error| format!("the handler {name}: {error}"))?;
-    if !data.is_file() {
-        return Err(format!("the handler {name} is not a file"));
-    }
     let file = path.display().to_string();
     let own = || -> Result<Vec<String>, String> {
         if data.permissions().mode() & 0o111 != 0 {
@@ -66,32 +58,55 @@ fn first_line(path: &Path) -> Option<Vec<String>> {
     Some([interpreter].into_iter().chain(words).collect())
 }
 
-/// The only file at the top of the source that can be the program.
-fn only(source: &Path, options: &Options) -> Result<String, String> {
+/// The file `name` of the source: its name with `./`, and its path.
+///
+/// # Errors
+/// It is none, or outside.
+pub fn named(source: &Path, name: &str) -> Result<(String, PathBuf), String> {
+    let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !Path::new(name).components().all(plain) {
+        return Err(format!("the handler {name} does not name a file of the source"));
+    }
+    let name = name.trim_start_matches("./");
+    let path = source.join(name);
+    match path.is_file() {
+        true => Ok((format!("./{name}"), path)),
+        false => Err(format!("the handler ./{name} is not a file of the source")),
+    }
+}
+
+/// The only file at the top of the source that `fits`; `kind` says for users what does.
+///
+/// # Errors
+/// There is none, or more than one.
+pub fn only_one(source: &Path, kind: &str, fits: impl Fn(&Path) -> bool) -> Result<String, String> {
     let entries = fs::read_dir(source).map_err(|error| error.to_string())?;
     let mut names: Vec<String> = entries
         .flatten()
-        .filter(|entry| {
-            let Ok(data) = entry.metadata() else { return false };
-            let runs = options.interpreter.is_some()
-                || data.permissions().mode() & 0o111 != 0
-                || first_line(&entry.path()).is_some();
-            data.is_file() && runs
-        })
+        .filter(|entry| entry.path().is_file() && fits(&entry.path()))
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.ends_with(&options.suffix))
         .collect();
     names.sort();
-    let kind = match options.suffix.as_str() {
-        "" => "executable file".to_owned(),
-        suffix => format!("file *{suffix}"),
-    };
     match names.as_slice() {
         [only] => Ok(only.clone()),
-        [] => Err(format!("the source has no {kind}: name the program with --handler")),
+        [] => Err(format!("the source has no {kind}: name the file with --handler")),
         several => Err(format!(
-            "the source has more than one {kind} ({}): name the program with --handler",
+            "the source has more than one {kind} ({}): name the file with --handler",
             several.join(", ")
         )),
     }
+}
+
+fn only(source: &Path, options: &Options) -> Result<String, String> {
+    let suffix = options.suffix.as_str();
+    let kind = match suffix {
+        "" => "executable file".to_owned(),
+        suffix => format!("file *{suffix}"),
+    };
+    only_one(source, &kind, |path| {
+        let runs = options.interpreter.is_some()
+            || fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o111 != 0)
+            || first_line(path).is_some();
+        runs && path.to_str().is_some_and(|path| path.ends_with(suffix))
+    })
 }
