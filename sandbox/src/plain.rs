@@ -71,6 +71,7 @@ impl Place {
         let mut place =
             Place { root: root.to_owned(), owner, spec: spec.clone(), rules: Vec::new() };
         let mut moved: Vec<&Path> = Vec::new();
+        let mut kept: Vec<&Path> = Vec::new();
         for bind in &spec.binds {
             let step = || format!("bind at {}", bind.target.display());
             setup::inside(&bind.target).step(step())?;
@@ -80,6 +81,7 @@ impl Place {
                 if bind.writable { Access::Write } else { Access::Read },
             ));
             if bind.source == bind.target {
+                kept.push(&bind.target);
                 continue;
             }
             // Below a link it would be made in somebody's directory.
@@ -92,7 +94,7 @@ impl Place {
             moved.push(&bind.target);
         }
         moved.push(Path::new("/tmp"));
-        let translated = |word: &String| translate(root, &moved, word);
+        let translated = |word: &String| translate(root, &moved, &kept, word);
         place.spec.argv = spec.argv.iter().map(translated).collect();
         place.spec.env = spec.env.iter().map(|(n, value)| (n.clone(), translated(value))).collect();
         if !spec.env.iter().any(|(name, _)| name == "TMPDIR") {
@@ -124,9 +126,11 @@ pub(crate) fn inside(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// A word, or several with colons between them, with the host's paths for what was moved.
-fn translate(root: &Path, moved: &[&Path], word: &str) -> String {
-    let part = |part: &str| match moved.iter().any(|place| Path::new(part).starts_with(place)) {
+/// A word, or several with colons between them, with the host's paths for what was moved; what was
+/// `kept` where it is may lie below a moved place.
+fn translate(root: &Path, moved: &[&Path], kept: &[&Path], word: &str) -> String {
+    let below = |all: &[&Path], part: &str| all.iter().any(|it| Path::new(part).starts_with(it));
+    let part = |part: &str| match below(moved, part) && !below(kept, part) {
         true => inside(root, Path::new(part)).display().to_string(),
         false => part.to_owned(),
     };
@@ -159,11 +163,13 @@ mod tests {
             ("/function/a.py", "/r/function/a.py"),
             ("/functions", "/functions"),
             ("/layer/bin:/usr/bin:/tmp", "/r/layer/bin:/usr/bin:/r/tmp"),
+            ("/tmp/program:/tmp/programs", "/tmp/program:/r/tmp/programs"),
             ("http://host/tmp", "http://host/tmp"),
             ("--x=/tmp", "--x=/tmp"),
             ("", ""),
         ] {
-            assert_eq!(translate(Path::new("/r"), &moved, word), wanted);
+            let kept = [Path::new("/tmp/program")];
+            assert_eq!(translate(Path::new("/r"), &moved, &kept, word), wanted);
         }
     }
 }

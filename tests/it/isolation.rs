@@ -80,6 +80,13 @@ fn where_rules_alone_keep_functions_in_one_organization_is_served_with_a_warning
     s.python("who", WHO, &[]);
     assert_eq!(s.ready("function", "who")["isolation"], "C");
     assert_eq!(s.run("who", "{}")["output"], serde_json::json!([false, false]));
+    // Issue 4: the program itself is found too, where it lies below /tmp as when it is tried out.
+    s.image("bash");
+    let script = s.file("shell.sh", "echo '\"from a shell\"'\n");
+    s.dispatch(&["create", "function", "--image", "bash", "shell", &script, "--wait"]).ok();
+    s.ready("function", "shell");
+    let run = s.run("shell", "{}");
+    assert_eq!(run["output"], "from a shell", "{run}");
     // Somebody else's function is refused, and says why.
     let other = |args: &[&str]| s.dispatch(&[args, &["--organization", "other"]].concat());
     let url = "dispatchframework/python3-base:0.0.13-knative";

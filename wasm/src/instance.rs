@@ -55,7 +55,7 @@ impl Settings {
             .stdout(output.clone())
             .stderr(errors);
         world.preopened_dir(&self.source, "/function", FsPerms::ReadOnly)?;
-        world.preopened_dir("/tmp", "/tmp", FsPerms::ReadWrite)?;
+        world.preopened_dir(std::env::temp_dir(), "/tmp", FsPerms::ReadWrite)?;
         Ok((world, Streams { output, errors: Some(passing) }))
     }
 

@@ -185,7 +185,7 @@ impl Ready {
     /// A program for this call alone.
     async fn once(&self, call: &Call, log: &Log) -> Result<Bytes, Fault> {
         let system = |error: io::Error| fault(ErrorType::SystemError, error.to_string());
-        let context = PathBuf::from(format!("/tmp/.context-{}.json", call.id));
+        let context = std::env::temp_dir().join(format!(".context-{}.json", call.id));
         std::fs::write(&context, &call.context).map_err(system)?;
         let context = Removed(context);
         let mut environment = self.environment.clone();
