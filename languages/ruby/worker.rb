@@ -114,10 +114,12 @@ end
 # Finds the handler: `hello.handle` is the method `handle` of hello.rb, `hello::Shop.create` that of a
 # module or class which this file defines.
 module Handler
+  LAYER = ARGV.fetch(0)
+
   module_function
 
   def load(source, handler)
-    setup = '/layer/bundler/setup.rb'
+    setup = File.join(LAYER, 'bundler/setup.rb')
     require setup if File.exist?(setup)
     $LOAD_PATH.unshift(source)
     file, owner, name = resolve(source, handler)

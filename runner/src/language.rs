@@ -1,6 +1,8 @@
 //! Languages as data: packs of a `language.toml` and a worker script, and the runtimes that this
 //! machine has for them.
 
+mod pack;
+mod prepare;
 pub(crate) mod probe;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -11,168 +13,14 @@ use std::sync::Arc;
 use dispatch_sandbox::Launcher;
 use futures_util::stream::{self, StreamExt as _};
 use include_dir::{Dir, include_dir};
-use serde::Deserialize;
 
+pub use self::pack::{
+    BuildSpec, Dependencies, Installer, Pack, RuntimeSpec, SandboxSpec, Syscall, WorkerSpec,
+};
+use self::prepare::Prepared;
 use crate::Runtime;
 
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../languages");
-
-/// A language, as its `language.toml` describes it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pack {
-    /// The name images carry: `python3`.
-    pub name: String,
-    /// Other names that mean it.
-    #[serde(default)]
-    pub aliases: Vec<String>,
-    /// Image repositories that mean it, with any tag.
-    #[serde(default)]
-    pub base_images: Vec<String>,
-    /// How its runtime is found.
-    pub runtime: RuntimeSpec,
-    /// How a worker is started.
-    pub worker: WorkerSpec,
-    /// What its sandboxes allow besides.
-    #[serde(default)]
-    pub sandbox: SandboxSpec,
-    /// How dependencies are installed; without it functions can have none.
-    #[serde(default)]
-    pub dependencies: Option<Dependencies>,
-}
-
-/// How a runtime is found.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RuntimeSpec {
-    /// Program names, looked for on `PATH`; `{dispatch}` stands for this program itself, which has
-    /// adapters for what does not speak the protocol.
-    pub programs: Vec<String>,
-    /// Paths where it may be besides; `*` stands for one directory name, `{home}` for the home
-    /// directory of the server's user.
-    #[serde(default)]
-    pub patterns: Vec<String>,
-    /// What each version is called where several are installed: `python{major}.{minor}`. Without it
-    /// the first one found is the only one.
-    #[serde(default)]
-    pub version_name: Option<String>,
-    /// Arguments that make it print one line of JSON: `executable`, `version`, `prefixes`, and maybe
-    /// `files` to stand beside the pack's own: names with contents in base64. Those are in
-    /// `/dispatch`.
-    pub probe: Vec<String>,
-}
-
-impl RuntimeSpec {
-    /// The name of a version: `python3.11` for `3.11.7`.
-    fn name_of(&self, version: &str) -> Option<String> {
-        let mut parts = version.split('.');
-        let name = self.version_name.as_ref()?.replace("{major}", parts.next()?);
-        let name = name.replace("{minor}", parts.next().unwrap_or("0"));
-        // It becomes the name of a folder, too.
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
-        (name.bytes().all(plain) && !name.starts_with('.')).then_some(name)
-    }
-}
-
-/// How a worker is started.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WorkerSpec {
-    /// The command; `{executable}` stands for the runtime. The pack's files are in `/dispatch`.
-    pub command: Vec<String>,
-    /// Environment variables of every worker.
-    #[serde(default)]
-    pub environment: BTreeMap<String, String>,
-    /// Environment variables of workers that find their source and layer through links, where there
-    /// are no namespaces.
-    #[serde(default)]
-    pub link_environment: BTreeMap<String, String>,
-    /// Where a dependency layer appears inside.
-    pub layer_target: String,
-    /// Whether a process can be started before its function is known, and wait for it: its worker
-    /// script takes the source and the environment only with `init`.
-    #[serde(default)]
-    pub waits: bool,
-    /// Whether a worker that has loaded its handler can fork further ones.
-    #[serde(default)]
-    pub forks: bool,
-    /// Environment variables that take effect only when a process starts, so that a function which
-    /// sets one gets no process that waited. `*` at the end stands for any rest; names that begin
-    /// with `!` are exceptions.
-    #[serde(default)]
-    pub start_environment: Vec<String>,
-    /// Environment variables of workers with a layer.
-    #[serde(default)]
-    pub layer_environment: BTreeMap<String, String>,
-}
-
-impl WorkerSpec {
-    /// Whether the variable `name` must be there when the process starts.
-    pub fn takes_at_start(&self, name: &str) -> bool {
-        let fits = |pattern: &str| match pattern.strip_suffix('*') {
-            Some(start) => name.starts_with(start),
-            None => name == pattern,
-        };
-        let (not, yes): (Vec<&str>, Vec<&str>) =
-            self.start_environment.iter().map(String::as_str).partition(|p| p.starts_with('!'));
-        yes.into_iter().any(fits) && !not.into_iter().any(|pattern| fits(&pattern[1..]))
-    }
-}
-
-/// What the sandboxes of a language, of workers and of installers, allow besides what all do.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SandboxSpec {
-    /// System calls.
-    #[serde(default)]
-    pub syscalls: Vec<Syscall>,
-}
-
-/// A system call that a language needs.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Syscall {
-    /// Its name; see [`dispatch_sandbox::check_call`].
-    pub name: String,
-    /// What it is for.
-    pub reason: String,
-}
-
-impl SandboxSpec {
-    /// The names of the calls.
-    pub(crate) fn calls(&self) -> Vec<String> {
-        self.syscalls.iter().map(|call| call.name.clone()).collect()
-    }
-}
-
-/// How dependencies are installed.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dependencies {
-    /// The file name of the manifest: `requirements.txt`.
-    pub manifest: String,
-    /// The part of the installed tree that becomes the layer; by default all of it.
-    #[serde(default)]
-    pub layer_directory: Option<String>,
-    /// Installers in the order of preference.
-    pub installers: Vec<Installer>,
-}
-
-/// One program that installs dependencies. `{executable}`, `{layer}` and `{manifest}` stand for the
-/// runtime, the directory to install into, and the manifest's path.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Installer {
-    /// Its name; part of a layer's key.
-    pub name: String,
-    /// A command that succeeds where the installer can be used.
-    pub test: Vec<String>,
-    /// The command that installs.
-    pub command: Vec<String>,
-    /// Whether the manifest is put into the layer before the command runs.
-    #[serde(default)]
-    pub manifest_in_layer: bool,
-}
 
 /// A runtime of this machine.
 #[derive(Clone, Debug)]
@@ -183,6 +31,23 @@ pub struct Installed {
     pub binds: Vec<PathBuf>,
     /// System calls that its sandboxes allow besides the base list.
     pub syscalls: Vec<String>,
+}
+
+impl Installed {
+    /// A command with what `{executable}`, `{bin}` and these words stand for.
+    pub(crate) fn words(&self, command: &[String], more: &[(&str, &str)]) -> Vec<String> {
+        let executable = &self.runtime.executable;
+        let bin = executable.parent().unwrap_or(Path::new("/usr/bin"));
+        let own = [("{executable}", executable), ("{bin}", &bin.to_owned())];
+        let own = own.map(|(word, path)| (word, path.display().to_string()));
+        let own = own.iter().map(|(word, path)| (*word, path.as_str()));
+        // In this order: what a user wrote comes last, so that nothing is filled into it.
+        let all: Vec<(&str, &str)> = own.chain(more.iter().copied()).collect();
+        let fill = |word: &String| {
+            all.iter().fold(word.clone(), |word, (name, value)| word.replace(name, value))
+        };
+        command.iter().map(fill).collect()
+    }
 }
 
 /// Why language packs cannot be used.
@@ -215,6 +80,7 @@ struct Inner {
     packs: Vec<Pack>,
     directories: HashMap<String, PathBuf>,
     installed: HashMap<String, Installed>,
+    prepared: HashMap<String, Prepared>,
 }
 
 impl Inner {
@@ -237,6 +103,22 @@ impl Inner {
         }
         self.directories.insert(pack.name.clone(), path);
         self.packs.push(pack);
+    }
+}
+
+impl Inner {
+    /// Finds where the files of languages that prepare them are, or will be.
+    fn expect(&mut self, place: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(place)?;
+        for pack in self.packs.iter().filter(|pack| !pack.runtime.prepare.is_empty()) {
+            let (name, from) = (&pack.name, &self.directories[&pack.name]);
+            if let Some(installed) = self.installed.get(name) {
+                let prepared = Prepared::new(place, pack, installed, from)?;
+                self.prepared.insert(name.clone(), prepared);
+            }
+        }
+        let wanted: Vec<&Path> = self.prepared.values().map(|it| it.place.as_path()).collect();
+        prepare::tidy(place, &wanted)
     }
 }
 
@@ -274,8 +156,12 @@ impl Languages {
                 packs.insert(pack.name.clone(), (pack, path));
             }
         }
-        let mut inner =
-            Inner { packs: Vec::new(), directories: HashMap::new(), installed: HashMap::new() };
+        let mut inner = Inner {
+            packs: Vec::new(),
+            directories: HashMap::new(),
+            installed: HashMap::new(),
+            prepared: HashMap::new(),
+        };
         let found: Vec<_> = stream::iter(packs.values())
             .map(|(pack, path)| probe::find(launcher, pack, path))
             .buffered(AT_ONCE)
@@ -311,6 +197,8 @@ impl Languages {
                 inner.add(pack, own, found, &files, ours);
             }
         }
+        let place = into.with_file_name("prepared");
+        inner.expect(&place).map_err(|source| Error::Files { path: place, source })?;
         Ok(Languages(Arc::new(inner)))
     }
 
@@ -337,7 +225,23 @@ impl Languages {
 
     /// The folder on the host with a language's worker script.
     pub fn directory(&self, language: &str) -> PathBuf {
-        self.0.directories.get(language).cloned().unwrap_or_default()
+        match self.0.prepared.get(language) {
+            Some(prepared) => prepared.place.clone(),
+            None => self.0.directories.get(language).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Makes what the workers of a language need, unless it is there. `language` is a pack's name.
+    ///
+    /// # Errors
+    /// What failed, for the log and the image's owner.
+    pub async fn prepare(&self, launcher: &Launcher, language: &str) -> Result<(), String> {
+        let Some(prepared) = self.0.prepared.get(language) else { return Ok(()) };
+        let (Some(pack), Some(installed)) = (self.resolve(language), self.installed(language))
+        else {
+            return Ok(());
+        };
+        prepared.make(launcher, pack, installed).await
     }
 }
 

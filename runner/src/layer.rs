@@ -2,7 +2,6 @@
 //! that is named by what it was made from.
 
 mod install;
-mod settle;
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,11 +13,12 @@ use aws_lc_rs::digest::{Context, SHA256};
 use dispatch_sandbox::Launcher;
 use tokio::sync::Mutex;
 
+use crate::build::{BUILD_UID, settle};
 use crate::language::{Dependencies, Installed, Installer, Languages, Pack};
 use crate::{BuildError, Layer, LayerRequest};
 
-/// The host user that installers run as, where the server is root. Functions have higher ids.
-pub(crate) const BUILD_UID: u32 = 199_999;
+/// What is in a layer, for messages.
+const DEPENDENCIES: &str = "the dependencies";
 
 /// What a build may take at most.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +63,8 @@ struct Plan<'a> {
     dependencies: &'a Dependencies,
     installed: &'a Installed,
     installer: &'a Installer,
+    /// The files of the language.
+    directory: PathBuf,
 }
 
 impl LayerStore {
@@ -121,7 +123,10 @@ impl LayerStore {
             Ok(Layer { key: key.clone(), path: place, reused: true })
         } else {
             log(&format!("{} installs {}", installer.name, dependencies.manifest));
-            let plan = Plan { dependencies, installed, installer };
+            let prepared = self.languages.prepare(&self.launcher, &pack.name).await;
+            prepared.map_err(BuildError::Failed)?;
+            let directory = self.languages.directory(&pack.name);
+            let plan = Plan { dependencies, installed, installer, directory };
             self.make(&key, &place, &request.manifest, &plan, log).await
         };
         drop(turn);
@@ -160,7 +165,7 @@ impl LayerStore {
         let settled = tokio::task::spawn_blocking(move || {
             // A manifest may ask for nothing.
             fs::create_dir_all(&tree)?;
-            settle::settle(&tree, &limits)?;
+            settle::settle(&tree, DEPENDENCIES, &limits)?;
             fs::rename(&tree, &place_to)?;
             fs::File::open(place_to.parent().unwrap_or(&place_to))?.sync_all()
         });

@@ -5,6 +5,7 @@
 
 pub mod adapter;
 pub mod archive;
+mod build;
 pub mod call;
 pub mod egress;
 pub mod frame;
@@ -102,6 +103,23 @@ pub struct LayerRequest {
     pub manifest: String,
 }
 
+/// A source to be built.
+#[derive(Clone, Debug)]
+pub struct SourceRequest {
+    /// The organization it is for.
+    pub organization: String,
+    /// The function, for the log.
+    pub function: String,
+    /// The name of a language of this machine.
+    pub language: String,
+    /// The digest that the source was unpacked under.
+    pub digest: String,
+    /// The directory of the image's layer.
+    pub layer: Option<PathBuf>,
+    /// As it was given; maybe empty.
+    pub handler: String,
+}
+
 /// A finished dependency layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
@@ -183,6 +201,16 @@ pub trait Runner: Send + Sync + 'static {
         digest: &'a str,
         archive: &'a std::path::Path,
     ) -> BoxFuture<'a, Result<PathBuf, BuildError>>;
+
+    /// Builds an unpacked source in the language's way, or finds it built. Returns the name, in place
+    /// of the digest, of what workers run; none where the language runs sources as they are.
+    fn build_source<'a>(
+        &'a self,
+        request: &'a SourceRequest,
+    ) -> BoxFuture<'a, Result<Option<String>, BuildError>>;
+
+    /// Makes what workers of a language need, once; otherwise the first one waits for it.
+    fn prepare_language<'a>(&'a self, language: &'a str) -> BoxFuture<'a, Result<(), String>>;
 
     /// Starts a worker of the revision and lets it load and check the handler. The worker stays
     /// ready for the first call. Returns the handler, inferred where it was empty.

@@ -4,7 +4,7 @@ mod demand;
 mod memory;
 pub(crate) mod room;
 mod shared;
-mod source;
+pub(crate) mod source;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod stems;
@@ -28,6 +28,7 @@ pub use self::memory::Memory;
 pub(crate) use self::shared::Shared;
 use self::tenant::Tenant;
 use crate::archive::Limits;
+use crate::build;
 use crate::call::{Call, Cause, Failure, Outcome};
 use crate::egress::resolve::System;
 use crate::egress::{News, Operator, Resolve};
@@ -38,6 +39,7 @@ use crate::pool::{Entry, Lease, Pool};
 use crate::worker::{Reply, failure};
 use crate::{
     BuildError, Isolation, Layer, LayerRequest, PoolState, Revision, Runner, Runtime, Scale,
+    SourceRequest,
 };
 
 /// How often a call is tried anew because its worker had died before it got the call.
@@ -286,6 +288,20 @@ impl Runner for ProcessRunner {
         archive: &'a Path,
     ) -> BoxFuture<'a, Result<PathBuf, BuildError>> {
         Box::pin(source::unpack(&self.sources, digest, archive, &self.shared.options.source_limits))
+    }
+
+    fn build_source<'a>(
+        &'a self,
+        request: &'a SourceRequest,
+    ) -> BoxFuture<'a, Result<Option<String>, BuildError>> {
+        Box::pin(async move {
+            self.tenant.admit(&request.organization).map_err(BuildError::Rejected)?;
+            build::source::build(&self.shared, &self.sources, request).await
+        })
+    }
+
+    fn prepare_language<'a>(&'a self, language: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(self.shared.languages.prepare(&self.shared.launcher, language))
     }
 
     fn prepare<'a>(

@@ -31,6 +31,8 @@ pub(crate) struct Stored {
     pub function: Function,
     /// `sha256:…` of the source archive.
     pub source_digest: String,
+    /// What was built of the source, by its name beside the sources; empty where it is run as it is.
+    pub built: String,
     /// The language pack's name.
     pub language: String,
     /// The key of the dependency layer.
@@ -63,7 +65,10 @@ impl Stored {
             faas_id: faas_id.to_owned(),
             language: self.language.clone(),
             layer: self.layer.as_ref().map(|key| config.data_dir.join("layers").join(key)),
-            source: config.data_dir.join("sources").join(hex(&self.source_digest)),
+            source: config.data_dir.join("sources").join(match self.built.as_str() {
+                "" => hex(&self.source_digest),
+                built => built,
+            }),
             handler: self.handler.clone(),
             settings: Settings {
                 memory_bytes: given(function.memory).unwrap_or(config.default_memory) << 20,

@@ -87,6 +87,14 @@ fn where_rules_alone_keep_functions_in_one_organization_is_served_with_a_warning
     s.ready("function", "shell");
     let run = s.run("shell", "{}");
     assert_eq!(run["output"], "from a shell", "{run}");
+    // And what is built before it runs.
+    s.image("java");
+    let code = "public class Shout implements java.util.function.Function<String, String> {\n\
+                public String apply(String text) { return text.toUpperCase(); } }\n";
+    let file = s.file("Shout.java", code);
+    s.dispatch(&["create", "function", "--image", "java", "shout", &file, "--wait"]).ok();
+    s.ready("function", "shout");
+    assert_eq!(s.run("shout", "\"loud\"")["output"], "LOUD");
     // Somebody else's function is refused, and says why.
     let other = |args: &[&str]| s.dispatch(&[args, &["--organization", "other"]].concat());
     let url = "dispatchframework/python3-base:0.0.13-knative";

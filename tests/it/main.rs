@@ -7,6 +7,7 @@ mod functions;
 mod gateway;
 mod imports;
 mod isolation;
+mod java;
 mod lifecycle;
 mod programs;
 mod quickstart;

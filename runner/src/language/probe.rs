@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MAX_CANDIDATES: usize = 32;
 /// Stands for this program.
 const OURSELVES: &str = "{dispatch}";
+/// Stands for the candidate, in a probe that is another program.
+const CANDIDATE: &str = "{candidate}";
 /// Bytes read of what a candidate prints.
 const MAX_OUTPUT: u64 = 1 << 20;
 /// Directories that every sandbox shows.
@@ -135,9 +137,14 @@ async fn try_one(
     // file, and what stands around it is nobody's business.
     let ours = pack.runtime.programs.iter().any(|program| program == OURSELVES);
     let prefix = if ours { candidate } else { candidate.parent()?.parent()? };
-    let arguments = pack.runtime.probe.iter().cloned();
-    let argv = std::iter::once(candidate.display().to_string()).chain(arguments);
-    let mut spec = command(argv.collect(), &outside_view(&[prefix.to_owned()]));
+    let (program, probe) = (candidate.display().to_string(), &pack.runtime.probe);
+    let argv: Vec<String> = if probe.iter().any(|word| word == CANDIDATE) {
+        let fill = |word: &String| if word == CANDIDATE { program.clone() } else { word.clone() };
+        probe.iter().map(fill).collect()
+    } else {
+        std::iter::once(program).chain(probe.iter().cloned()).collect()
+    };
+    let mut spec = command(argv, &outside_view(&[prefix.to_owned()]));
     let (source, target) = (directory.to_owned(), PathBuf::from(LANGUAGE));
     spec.binds.push(Bind { source, target, writable: false });
     spec.syscalls = pack.sandbox.calls();
@@ -145,7 +152,9 @@ async fn try_one(
     if exit != Exit::Code(0) {
         return None;
     }
-    let answer: Answer = serde_json::from_str(text.trim()).ok()?;
+    let mut answer: Answer = serde_json::from_str(text.trim()).ok()?;
+    // What a sandbox does not show, a probe cannot look for.
+    answer.prefixes.retain(|prefix| prefix.exists());
     let installed = Installed {
         binds: outside_view(&answer.prefixes),
         syscalls: spec.syscalls,
@@ -213,7 +222,7 @@ pub(crate) fn command(argv: Vec<String>, directories: &[PathBuf]) -> Spec {
         open_files: 256,
         file_bytes: 16 << 20,
         syscalls: Vec::new(),
-        host_uid: super::super::layer::BUILD_UID,
+        host_uid: crate::build::BUILD_UID,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::BuildError;
 use crate::archive::{self, ArchiveError, Limits};
 
 /// The start of the names of directories that are being filled.
-const PARTIAL: &str = ".partial-";
+pub(crate) const PARTIAL: &str = ".partial-";
 
 /// Makes the directory of the sources and removes what an interrupted server left half-done.
 pub fn prepare(data_dir: &Path) -> Result<PathBuf, Error> {
@@ -33,7 +33,7 @@ pub fn prepare(data_dir: &Path) -> Result<PathBuf, Error> {
 /// it: past the data directory, whose files keep to themselves.
 pub fn let_pass(data_dir: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt as _;
-    for name in ["", "sources", "layers", "languages"] {
+    for name in ["", "sources", "layers", "languages", "prepared"] {
         let path = data_dir.join(name);
         let opened =
             fs::create_dir_all(&path).and_then(|()| fs::metadata(&path)).and_then(|data| {

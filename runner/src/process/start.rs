@@ -9,7 +9,7 @@ use crate::Revision;
 use crate::call::Failure;
 use crate::worker::link::Link;
 use crate::worker::load::{self, Loaded};
-use crate::worker::{Plan, Worker};
+use crate::worker::{Plan, Worker, failure};
 
 /// A worker of `revision` and the user it runs as.
 ///
@@ -20,6 +20,8 @@ pub(crate) async fn worker(
     shared: &Shared,
     revision: &Arc<Revision>,
 ) -> Result<(Worker, Arc<Uid>), Failure> {
+    let prepared = shared.languages.prepare(&shared.launcher, &revision.language).await;
+    prepared.map_err(failure::system)?;
     let mut plan = spec::plan(shared, revision)?;
     if plan.forks {
         if let Some(forked) = zygotes::worker(shared, revision, &plan).await? {

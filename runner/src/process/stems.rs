@@ -15,7 +15,7 @@ use super::shared::Supply;
 use super::uid::Uid;
 use super::{Shared, spec};
 use crate::pool::lock;
-use crate::worker::load;
+use crate::worker::{failure, load};
 
 /// How long after one was taken the next is started: the call it was taken for goes first.
 const AFTER: Duration = Duration::from_millis(20);
@@ -141,10 +141,13 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             continue;
         };
         let uid = shared.uids.take();
-        let started = match spec::waiting(&shared, language, uid.number()) {
-            Ok(spec) => load::wait(&shared.launcher, &spec, shared.options.start_timeout).await,
-            Err(failed) => Err(failed),
+        let started = async {
+            let prepared = shared.languages.prepare(&shared.launcher, language).await;
+            prepared.map_err(failure::system)?;
+            let spec = spec::waiting(&shared, language, uid.number())?;
+            load::wait(&shared.launcher, &spec, shared.options.start_timeout).await
         };
+        let started = started.await;
         match started {
             Ok((child, proxy)) => shared.stems.put(language, Stem { child, proxy, uid }),
             Err(failed) => {

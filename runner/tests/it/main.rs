@@ -6,6 +6,7 @@ mod failures;
 mod fixture;
 mod foreign;
 mod homes;
+mod java;
 mod logs;
 mod nodejs;
 mod overlap;

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 
 use dispatch_api::{BaseImage, Function, Kind, Status};
-use dispatch_runner::{BuildError, LayerRequest};
+use dispatch_runner::{BuildError, LayerRequest, SourceRequest};
 use serde_json::json;
 
 use super::{backoff, gone};
@@ -84,7 +84,11 @@ fn language(app: &App, reference: &str) -> Result<String> {
 pub(super) async fn base_image(app: &Arc<App>, job: &Job) -> Result<JobEnd> {
     let Some(entity) = entity(app, Kind::BaseImage, job).await? else { return Ok(JobEnd::Done) };
     let base: BaseImage = serde_json::from_value(entity.body.clone()).unwrap_or_default();
-    match language(app, &base.docker_url) {
+    let found = match language(app, &base.docker_url) {
+        Ok(language) => app.runner.prepare_language(&language).await.map(|()| language),
+        Err(reason) => Err(reason),
+    };
+    match found {
         Ok(language) => {
             let apply = move |entity: &mut Entity| {
                 if base.language.is_empty() {
@@ -286,6 +290,16 @@ async fn build_function(
 ) -> Result<Stored, BuildError> {
     let digest = hex(&stored.source_digest);
     app.runner.unpack_source(digest, &app.archive(digest)).await?;
+    let unbuilt = stored.revision(app, &seen.org, &seen.name, faas_id);
+    let request = SourceRequest {
+        organization: unbuilt.organization,
+        function: unbuilt.function,
+        language: unbuilt.language,
+        digest: stored.source_digest.clone(),
+        layer: unbuilt.layer,
+        handler: unbuilt.handler,
+    };
+    stored.built = app.runner.build_source(&request).await?.unwrap_or_default();
     let revision = Arc::new(stored.revision(app, &seen.org, &seen.name, faas_id));
     stored.handler = app.runner.prepare(&revision).await?;
     Ok(stored)

@@ -1,4 +1,4 @@
-//! From what an installer left to a layer: measured, checked, read-only, on the disk.
+//! From what a program left to a tree that is used: measured, checked, read-only, on the disk.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -11,20 +11,20 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|data| data.uid() == 0)
 }
 
-/// Makes the directory an installer writes to.
-pub(super) fn open_to_builder(path: &Path, uid: u32) -> io::Result<()> {
+/// Makes the directory a builder writes to.
+pub(crate) fn open_to_builder(path: &Path, uid: u32) -> io::Result<()> {
     fs::create_dir(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o755))?;
     give(path, uid)
 }
 
-/// Hands a file to the installer's user, where we may.
-pub(super) fn give(path: &Path, uid: u32) -> io::Result<()> {
+/// Hands a file to the builder's user, where we may.
+pub(crate) fn give(path: &Path, uid: u32) -> io::Result<()> {
     if is_root() { chown(path, Some(uid), Some(uid)) } else { Ok(()) }
 }
 
 /// Lets every user read a file.
-pub(super) fn readable(path: &Path) -> io::Result<()> {
+pub(crate) fn readable(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o644))
 }
 
@@ -33,7 +33,7 @@ fn refuse(text: String) -> io::Error {
 }
 
 /// Refuses a tree that is larger than allowed. It may be growing while we look.
-pub(super) fn measure(root: &Path, limits: &LayerLimits) -> io::Result<()> {
+pub(crate) fn measure(root: &Path, what: &str, limits: &LayerLimits) -> io::Result<()> {
     let (mut bytes, mut files) = (0, 0);
     let mut queue = vec![root.to_owned()];
     while let Some(directory) = queue.pop() {
@@ -48,11 +48,11 @@ pub(super) fn measure(root: &Path, limits: &LayerLimits) -> io::Result<()> {
         }
         if bytes > limits.layer_bytes {
             let most = limits.layer_bytes >> 20;
-            return Err(refuse(format!("the dependencies take more than {most} MiB")));
+            return Err(refuse(format!("{what} take more than {most} MiB")));
         }
         if files > limits.files {
             let most = limits.files;
-            return Err(refuse(format!("the dependencies have more than {most} files")));
+            return Err(refuse(format!("{what} have more than {most} files")));
         }
     }
     Ok(())
@@ -60,40 +60,37 @@ pub(super) fn measure(root: &Path, limits: &LayerLimits) -> io::Result<()> {
 
 /// Makes a tree ours, readable by all, writable by nobody else, without links out of it, and writes
 /// it to the disk. Refused trees are errors of kind [`io::ErrorKind::InvalidData`].
-pub(super) fn settle(root: &Path, limits: &LayerLimits) -> io::Result<()> {
-    measure(root, limits)?;
+pub(crate) fn settle(root: &Path, what: &str, limits: &LayerLimits) -> io::Result<()> {
+    measure(root, what, limits)?;
     let root_owned = is_root();
-    visit(root, root, root_owned)
+    visit(root, root, what, root_owned)
 }
 
-fn visit(root: &Path, path: &Path, root_owned: bool) -> io::Result<()> {
+fn visit(root: &Path, path: &Path, what: &str, root_owned: bool) -> io::Result<()> {
     let data = fs::symlink_metadata(path)?;
     if root_owned {
         lchown(path, Some(0), Some(0))?;
     }
     let kind = data.file_type();
     if kind.is_symlink() {
-        return check_link(root, path);
+        return check_link(root, path, what);
     }
     if kind.is_dir() {
         fs::set_permissions(path, Permissions::from_mode(0o755))?;
         for entry in fs::read_dir(path)? {
-            visit(root, &entry?.path(), root_owned)?;
+            visit(root, &entry?.path(), what, root_owned)?;
         }
     } else if kind.is_file() {
         let executable = data.mode() & 0o111 != 0;
         fs::set_permissions(path, Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
     } else {
-        return Err(refuse(format!(
-            "the dependencies hold {}, which is no file",
-            inside(root, path)
-        )));
+        return Err(refuse(format!("{what} hold {}, which is no file", inside(root, path))));
     }
     File::open(path)?.sync_all()
 }
 
 /// A link may point anywhere inside the layer, and at the runtime's own files in `/usr`.
-fn check_link(root: &Path, path: &Path) -> io::Result<()> {
+fn check_link(root: &Path, path: &Path, what: &str) -> io::Result<()> {
     let target = fs::read_link(path)?;
     let depth = path.strip_prefix(root).map_or(0, |path| path.components().count());
     let mut left = depth.saturating_sub(1);
@@ -113,7 +110,7 @@ fn check_link(root: &Path, path: &Path) -> io::Result<()> {
         return Ok(());
     }
     Err(refuse(format!(
-        "the dependencies hold {}, a link to {} outside of them",
+        "{what} hold {}, a link to {} outside of them",
         inside(root, path),
         target.display()
     )))
