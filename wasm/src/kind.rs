@@ -1,7 +1,5 @@
 //! The kinds of modules and components that are functions, and how each is called.
 
-use std::path::Path;
-
 use bytes::Bytes;
 use dispatch_api::ErrorType;
 use dispatch_runner::adapter::{Call, Log, fault, http, output};
@@ -9,14 +7,15 @@ use dispatch_runner::frame::Fault;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
-use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker, Val};
-use wasmtime::{Engine, Module, Store};
+use wasmtime::component::{ComponentExportIndex, InstancePre, Linker, Val};
+use wasmtime::{Engine, Store};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::{I32Exit, p2};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 
+use crate::compiled::Code;
 use crate::instance::{Settings, State, Streams};
 
 /// The interface of components that are made to be functions: wit/function.wit.
@@ -37,24 +36,23 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Compiles a file.
+    /// Finds out what the code is.
     ///
     /// # Errors
-    /// It is no module or component, or none that can be called.
-    pub fn load(engine: &Engine, path: &Path) -> Result<Kind, String> {
-        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-        let bytes = wat::parse_bytes(&bytes).map_err(|error| error.to_string())?;
+    /// It cannot be called.
+    pub fn of(engine: &Engine, code: Code) -> Result<Kind, String> {
         let text = |error: wasmtime::Error| format!("{error:#}");
-        if !is_component(&bytes) {
-            let module = Module::new(engine, &bytes).map_err(text)?;
-            if module.get_export("_start").is_none() {
+        let component = match code {
+            Code::Component(component) => component,
+            Code::Module(module) if module.get_export("_start").is_none() => {
                 return Err("the module has no _start: build it as a command for wasi".to_owned());
             }
-            let mut linker = wasmtime::Linker::new(engine);
-            p1::add_to_linker_async(&mut linker, |state| state).map_err(text)?;
-            return linker.instantiate_pre(&module).map(Kind::Module).map_err(text);
-        }
-        let component = Component::new(engine, &bytes).map_err(text)?;
+            Code::Module(module) => {
+                let mut linker = wasmtime::Linker::new(engine);
+                p1::add_to_linker_async(&mut linker, |state| state).map_err(text)?;
+                return linker.instantiate_pre(&module).map(Kind::Module).map_err(text);
+            }
+        };
         let mut linker = Linker::<State>::new(engine);
         p2::add_to_linker_async(&mut linker).map_err(text)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(text)?;
@@ -87,11 +85,6 @@ impl Kind {
             Kind::Function(ready, handle) => function(ready, handle, settings, call, log).await,
         }
     }
-}
-
-/// Whether a binary is a component and no core module: the layer, the second half of its version, is 1.
-fn is_component(bytes: &[u8]) -> bool {
-    bytes.get(6) == Some(&1)
 }
 
 /// A call as a command reads it.

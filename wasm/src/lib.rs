@@ -1,6 +1,7 @@
 //! WebAssembly functions: an adapter that holds an engine. It is started in the sandbox of one
 //! function, like the interpreter of any other language, and makes a fresh instance for every call.
 
+mod compiled;
 mod engine;
 mod instance;
 mod kind;
@@ -14,23 +15,28 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dispatch_api::ErrorType;
-use dispatch_runner::adapter::{self, Adapter, Call, Init, Loaded, Log, fault, find};
+use dispatch_runner::adapter::{self, Adapter, Call, Init, Loaded, Log, fault};
 use dispatch_runner::frame::Fault;
 use futures_util::future::BoxFuture;
 
 use self::kind::Kind;
 use self::outgoing::Outgoing;
 
-/// Serves functions that are WebAssembly, until the supervisor closes the channel.
+/// Serves functions that are WebAssembly, until the supervisor closes the channel; or compiles one:
+/// `build SOURCE OUTPUT HANDLER`.
 ///
 /// # Errors
-/// No engine can be made here, or the channel's, as a text.
+/// No engine can be made here, what is wrong with the source, or the channel's, as a text.
 pub fn serve(words: &[String]) -> Result<(), String> {
-    if let Some(word) = words.first() {
-        return Err(format!("{word} means nothing here"));
-    }
     let engine = engine::new().map_err(|error| error.to_string())?;
-    adapter::run(|| Wasm { engine })
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        [] => adapter::run(|| Wasm { engine }),
+        ["build", source, output, handler] => {
+            compiled::build(&engine, Path::new(source), Path::new(output), handler)
+        }
+        _ => Err(format!("{words:?} mean nothing here")),
+    }
 }
 
 /// Finds the module or component of a source.
@@ -52,12 +58,9 @@ impl Adapter for Wasm {
     async fn load(self, init: Init) -> Result<Ready, Fault> {
         let refused = |message: String| fault(ErrorType::FunctionError, message);
         let source = Path::new(&init.source);
-        let name = match init.handler.as_str() {
-            "" => find::only_one(source, "file *.wasm or *.wat", is_code).map_err(refused)?,
-            name => name.to_owned(),
-        };
-        let (handler, path) = find::named(source, &name).map_err(refused)?;
-        let kind = Kind::load(&self.engine, &path)
+        let (handler, _) = compiled::find(source, &init.handler).map_err(refused)?;
+        let kind = compiled::load(&self.engine, source, &handler)
+            .and_then(|code| Kind::of(&self.engine, code))
             .map_err(|reason| refused(format!("{handler}: {reason}")))?;
         let environment: Vec<_> = init.environment.into_iter().collect();
         let outgoing = Outgoing::new(&environment).map_err(refused)?;
@@ -69,11 +72,6 @@ impl Adapter for Wasm {
         };
         Ok(Ready { handler, kind, settings, ticker: engine::Ticker::new(&self.engine) })
     }
-}
-
-/// Whether a file is a module or component by its name, in binary or as text.
-fn is_code(path: &Path) -> bool {
-    path.extension().is_some_and(|kind| kind == "wasm" || kind == "wat")
 }
 
 impl Loaded for Ready {

@@ -9,7 +9,7 @@ use dispatch_runner::adapter::{Adapter as _, Call, Init, Loaded as _, Log};
 use dispatch_runner::frame::Fault;
 use tokio::time::timeout;
 
-use crate::{Ready, Wasm, engine};
+use crate::{Ready, Wasm, compiled, engine};
 
 const ECHO: &str = include_str!("../../examples/wasm/echo.wat");
 const HANDLER: &str = include_str!("fixtures/handler.wat");
@@ -159,4 +159,35 @@ async fn a_component_that_answers_http_requests() {
     let result = Arc::clone(&ready).call(call, Log::ours()).await.unwrap();
     let wanted = r#"{"statusCode":201,"multiValueHeaders":{"x-answer":["42"]},"body":"/a/b?c=1","isBase64Encoded":false}"#;
     assert_eq!(result, wanted);
+}
+
+#[tokio::test]
+async fn what_was_compiled_when_the_function_was_built_is_used() {
+    let (source, output) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (name, text) in
+        [("a.wat", ECHO), ("lib/b.wat", HANDLER), ("lib/data", "x"), (".compiled/b.cwasm", "?")]
+    {
+        let path = source.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let engine = engine::new().unwrap();
+    compiled::build(&engine, source.path(), output.path(), "lib/b.wat").unwrap();
+    assert_eq!(std::fs::read(output.path().join("lib/data")).unwrap(), b"x");
+    let made: Vec<_> =
+        std::fs::read_dir(output.path().join(".compiled")).unwrap().flatten().collect();
+    assert_eq!(made.len(), 1, "nothing of the source's own is among them: {made:?}");
+    // The text is not needed any more, so it was not compiled again.
+    std::fs::write(output.path().join("lib/b.wat"), "broken").unwrap();
+    assert!(compiled::load(&engine, output.path(), "./lib/b.wat").is_ok());
+    // What no engine or another one made is compiled again.
+    std::fs::write(made[0].path(), "broken").unwrap();
+    let failed = compiled::load(&engine, output.path(), "./lib/b.wat").err().unwrap();
+    assert!(failed.contains("expected"), "{failed}");
+    std::fs::write(output.path().join("lib/b.wat"), HANDLER).unwrap();
+    assert!(compiled::load(&engine, output.path(), "./lib/b.wat").is_ok());
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(source.path().join("a.wat"), "(module").unwrap();
+    let failed = compiled::build(&engine, source.path(), other.path(), "").unwrap_err();
+    assert!(failed.starts_with("./a.wat: ") || failed.starts_with("a.wat: "), "{failed}");
 }
