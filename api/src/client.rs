@@ -12,6 +12,7 @@ use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::gc::Garbage;
 use crate::validate::{self, Invalid};
 use crate::{
     Egress, Function, Health, Image, ORGANIZATION_HEADER, PROJECT_HEADER, Problem, Revision, Run,
@@ -319,6 +320,17 @@ impl Client {
         validate::path_name("functionName", "path", function)?;
         let url = self.url(&[Function::PATH, function, "scale"], &[]);
         answer(self.send(self.request(Method::GET, url)).await?).await
+    }
+
+    /// Removes files that nothing refers to, or says which; `older_than` in hours.
+    ///
+    /// # Errors
+    /// Like all requests.
+    pub async fn gc(&self, dry_run: bool, older_than: Option<u32>) -> Result<Garbage> {
+        let older = older_than.map(|hours| ("olderThan", hours.to_string()));
+        let query: Vec<_> = [("dryRun", dry_run.to_string())].into_iter().chain(older).collect();
+        let url = self.url(&["/v1/gc"], &query);
+        answer(self.send(self.request(Method::POST, url)).await?).await
     }
 
     /// Makes an earlier revision of a function serve again; without a number the one before.

@@ -8,6 +8,7 @@ pub mod base_image;
 pub mod egress;
 pub mod endpoint;
 pub mod function;
+pub mod gc;
 pub mod image;
 pub mod problem;
 pub mod run;

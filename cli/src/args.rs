@@ -229,6 +229,18 @@ pub enum Manage {
     /// Makes a sandbox on this machine, as the server would at its start, lists every layer of it,
     /// and says how to get the next better tier. Fails where functions cannot run.
     Check,
+    /// Remove files that no function and no image refers to
+    ///
+    /// The server does that by itself, for what has not been used for a while: source archives,
+    /// unpacked and built sources, dependency layers.
+    Gc {
+        /// Only show what would be removed
+        #[arg(long)]
+        dry_run: bool,
+        /// Remove what was last used so many hours ago; default: as the server is configured
+        #[arg(long, value_name = "HOURS")]
+        older_than: Option<u32>,
+    },
 }
 
 /// What can be tried again.

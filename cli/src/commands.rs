@@ -15,6 +15,7 @@ mod delete;
 mod edit;
 mod exec;
 mod file;
+mod gc;
 mod get;
 mod update;
 mod version;
@@ -117,6 +118,9 @@ async fn talk(session: &Session, command: Command) -> Result {
             let (name, number) = (&function.name, function.serving_revision);
             let text = format!("Rolled back function: {name} to revision {number}");
             output::done(&text, &function, &session.settings)
+        }
+        Command::Manage { noun: Some(Manage::Gc { dry_run, older_than }) } => {
+            gc::run(session, dry_run, older_than).await
         }
         Command::Version => version::run(session).await,
         // Those without a noun have shown their help; the others need no server.

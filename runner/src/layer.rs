@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 
 use crate::build::{BUILD_UID, settle};
 use crate::language::{Dependencies, Installed, Installer, Languages, Pack};
+use crate::process::source;
 use crate::{BuildError, Layer, LayerRequest};
 
 /// What is in a layer, for messages.
@@ -119,7 +120,7 @@ impl LayerStore {
         let place = self.dir.join(&key);
         let turn = Arc::clone(self.building.lock().await.entry(key.clone()).or_default());
         let turn = turn.lock().await;
-        let built = if place.is_dir() {
+        let built = if source::found(&place) {
             Ok(Layer { key: key.clone(), path: place, reused: true })
         } else {
             log(&format!("{} installs {}", installer.name, dependencies.manifest));

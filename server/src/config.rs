@@ -190,6 +190,8 @@ settings! {
     run_retention_hours: i64 = 24 * 7, "DISPATCH_RUN_RETENTION_HOURS";
     /// Revisions kept per function, besides the one that serves
     revision_retention: usize = 10, "DISPATCH_REVISION_RETENTION";
+    /// Hours dependency layers are kept that no image and no revision uses
+    layer_retention_hours: i64 = 24 * 7, "DISPATCH_LAYER_RETENTION_HOURS";
     /// Runs of one function that may wait to be executed
     max_queued_runs: i64 = 10_000, "DISPATCH_MAX_QUEUED_RUNS";
     /// Runs that nobody waits for and that are executed at the same time

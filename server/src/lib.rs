@@ -11,6 +11,7 @@ mod egress;
 mod endpoint;
 mod function;
 pub mod gateway;
+mod gc;
 pub mod iam;
 mod image;
 pub mod live;

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::iam::Caller;
 use crate::problem::Error;
 use crate::trace::{REQUEST_ID, Trace};
-use crate::{base_image, egress, endpoint, function, image, runs, scale, secret};
+use crate::{base_image, egress, endpoint, function, gc, image, runs, scale, secret};
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -58,6 +58,7 @@ fn resources() -> OpenApiRouter<Arc<App>> {
         ))
         .routes(routes!(endpoint::apis::create, endpoint::apis::list))
         .routes(routes!(endpoint::apis::get, endpoint::apis::update, endpoint::apis::delete))
+        .routes(routes!(gc::collect))
         .routes(routes!(version))
 }
 

@@ -5,6 +5,7 @@ mod crash;
 mod files;
 mod functions;
 mod gateway;
+mod gc;
 mod imports;
 mod isolation;
 mod java;

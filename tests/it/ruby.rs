@@ -58,6 +58,20 @@ fn gems_are_installed_into_the_layer() {
     s.dispatch(&["create", "function", "--image", "tiny", "answer", &path]).ok();
     s.ready("function", "answer");
     assert_eq!(s.run("answer", "1")["output"], json!(43));
+    let layers = || std::fs::read_dir(s.data.join("layers")).unwrap().flatten();
+    let aged = || {
+        for layer in layers() {
+            let then = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+            std::fs::File::open(layer.path()).unwrap().set_modified(then).unwrap();
+        }
+        s.dispatch(&["manage", "gc", "--older-than", "1"]).ok()
+    };
+    assert_eq!(aged(), "0 removed, 0 B\n");
+    s.dispatch(&["delete", "image", "tiny"]).ok();
+    assert_eq!(aged(), "0 removed, 0 B\n", "the function uses it");
+    s.dispatch(&["delete", "function", "answer"]).ok();
+    assert!(aged().contains("1 removed"));
+    assert_eq!(layers().count(), 0);
     let path = s.file("Gemfile", &manifest("missing-gem"));
     s.dispatch(&["create", "image", "missing", "ruby-base", "--runtime-deps", &path]).ok();
     let image = s.settled("image", "missing");

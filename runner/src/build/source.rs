@@ -11,7 +11,7 @@ use super::run::{self, Work, bind};
 use super::{OUTPUT, settle};
 use crate::language::{Installed, Pack};
 use crate::process::Shared;
-use crate::process::source::PARTIAL;
+use crate::process::source::{PARTIAL, found};
 use crate::process::spec::LANGUAGE;
 use crate::{BuildError, SourceRequest};
 
@@ -59,7 +59,7 @@ pub(crate) async fn build(
     let worker = languages.directory(&pack.name);
     let name = key(request, pack, installed, &worker);
     let place = sources.join(&name);
-    if place.is_dir() {
+    if found(&place) {
         return Ok(Some(name));
     }
     let failed = |error: io::Error| {

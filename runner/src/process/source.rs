@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::Error;
 use crate::BuildError;
@@ -65,11 +66,17 @@ pub async fn unpack(
     }
 }
 
+/// Whether it is there already. Marks it as used now, so that it stays until somebody refers to it.
+pub(crate) fn found(place: &Path) -> bool {
+    let marked = File::open(place).and_then(|file| file.set_modified(SystemTime::now()));
+    marked.is_ok() && place.is_dir()
+}
+
 fn unpack_to(archive: &Path, target: &Path, limits: &Limits) -> Result<(), BuildError> {
     let failed = |error: io::Error| {
         BuildError::Failed(format!("cannot unpack the source to {}: {error}", target.display()))
     };
-    if target.is_dir() {
+    if found(target) {
         return Ok(());
     }
     let parent = target.parent().unwrap_or(Path::new("/"));
