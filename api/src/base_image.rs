@@ -28,6 +28,10 @@ pub struct BaseImage {
     /// Why the status is `ERROR`: one text.
     #[serde(serialize_with = "null_when_empty", deserialize_with = "null_is_default")]
     pub reason: Vec<String>,
+    /// The secret with `username` and `password` for its registry, or with Docker's `config.json` as
+    /// `.dockerconfigjson`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub registry_secret: String,
     /// Where it is in its life.
     pub status: Status,
     /// Free labels.
@@ -48,8 +52,16 @@ pub struct BaseImage {
 
 impl Wire for BaseImage {
     const DIALECT: &'static [(&'static str, &'static str)] = &[("imageURL", "dockerUrl")];
-    const FIELDS: &'static [&'static str] =
-        &["dockerUrl", "language", "name", "tags", "status", "reason", "revision"];
+    const FIELDS: &'static [&'static str] = &[
+        "dockerUrl",
+        "language",
+        "name",
+        "tags",
+        "status",
+        "reason",
+        "revision",
+        "registrySecret",
+    ];
 
     fn validate(&self) -> Result<(), Invalid> {
         validate::name(&self.name)

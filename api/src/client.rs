@@ -13,10 +13,11 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::gc::Garbage;
+use crate::image::Archive;
 use crate::validate::{self, Invalid};
 use crate::{
-    Egress, Function, Health, Image, ORGANIZATION_HEADER, PROJECT_HEADER, Problem, Revision, Run,
-    Scale, Version,
+    Egress, Function, Health, ORGANIZATION_HEADER, PROJECT_HEADER, Problem, Revision, Run, Scale,
+    Version,
 };
 
 mod answer;
@@ -348,12 +349,23 @@ impl Client {
     ///
     /// # Errors
     /// Like all requests.
-    pub async fn image_logs(&self, image: &str, follow: bool) -> Result<Text> {
-        validate::path_name("imageName", "path", image)?;
+    pub async fn build_log<T: Resource>(&self, name: &str, follow: bool) -> Result<Text> {
+        validate::path_name(validate::path_field(T::KIND), "path", name)?;
         let query: &[_] = if follow { &[("follow", "true".to_owned())] } else { &[] };
-        let url = self.url(&[Image::PATH, image, "logs"], query);
+        let url = self.url(&[T::PATH, name, "logs"], query);
         let response = self.send(self.request(Method::GET, url).timeout(LONGEST_BUILD)).await?;
         Ok(Text::new(response))
+    }
+
+    /// Gives the server the archive of an image, so that a base image can name it.
+    ///
+    /// # Errors
+    /// Like all requests.
+    pub async fn give_image(&self, file: std::fs::File) -> Result<Archive> {
+        let body = reqwest::Body::from(tokio::fs::File::from_std(file));
+        let request = self.request(Method::POST, self.url(&["/v1/imagearchive"], &[]));
+        let request = request.timeout(LONGEST_BUILD).header("Content-Type", "application/x-tar");
+        answer(self.send(request.body(body)).await?).await
     }
 
     /// Reads the server's version.

@@ -19,7 +19,7 @@ pub struct Garbage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Unused {
-    /// `archive`, `source` or `layer`.
+    /// `archive`, `source`, `layer`, `image`, `image archive` or `download`.
     pub kind: String,
     /// The name in the data directory: a hex SHA-256.
     pub name: String,

@@ -7,6 +7,16 @@ use crate::validate::{self, Invalid};
 use crate::wire::{Wire, null_is_default, null_when_empty};
 use crate::{Status, Tag};
 
+/// What `POST /v1/imagearchive` answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Archive {
+    /// What base images name it by: `oci:sha256:…`.
+    pub reference: String,
+    /// Bytes of it.
+    pub bytes: i64,
+}
+
 /// An image, which functions run on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]

@@ -8,6 +8,7 @@ use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::{output, usage};
 
+mod archive;
 mod check;
 mod context;
 mod create;

@@ -93,7 +93,7 @@ impl Source {
 
     /// The path of a file that a document names. What a document from elsewhere names must not
     /// lead out of the directory.
-    fn path(&self, named: &str) -> Result<PathBuf> {
+    pub fn path(&self, named: &str) -> Result<PathBuf> {
         let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
         if self.base.is_some() && !Path::new(named).components().all(inside) {
             let text = format!("{}: the path {named} leads out of the directory", self.name);

@@ -9,6 +9,7 @@ pub mod http;
 pub mod output;
 mod program;
 mod serve;
+mod server;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,7 @@ pub fn run_if_adapter(others: &[Other]) -> Option<ExitCode> {
     let done = match kind.as_str() {
         "probe" => probe(&words.collect::<Vec<_>>()),
         "exec" => exec::Options::parse(words).and_then(|options| run(|| Exec::new(options))),
+        "http" => server::Server::parse(words).and_then(|server| run(|| server)),
         kind => match others.iter().find(|(name, _)| *name == kind) {
             Some((_, serve)) => serve(&words.collect::<Vec<_>>()),
             None => Err(format!("there is no adapter {kind:?}")),

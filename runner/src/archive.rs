@@ -31,6 +31,15 @@ impl Default for Limits {
     }
 }
 
+/// The archive of no files.
+///
+/// # Errors
+/// There is none in memory.
+pub fn empty() -> io::Result<Vec<u8>> {
+    let compressed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    tar::Builder::new(compressed).into_inner()?.finish()
+}
+
 /// What was unpacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {

@@ -1,6 +1,7 @@
 //! Languages as data: packs of a `language.toml` and a worker script, and the runtimes that this
 //! machine has for them.
 
+mod image;
 mod pack;
 mod prepare;
 pub(crate) mod probe;
@@ -8,12 +9,14 @@ pub(crate) mod probe;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use dispatch_sandbox::Launcher;
 use futures_util::stream::{self, StreamExt as _};
 use include_dir::{Dir, include_dir};
 
+pub(crate) use self::image::Found;
+pub use self::image::Root;
 pub use self::pack::{
     BuildSpec, Dependencies, Installer, Pack, RuntimeSpec, SandboxSpec, Syscall, WorkerSpec,
 };
@@ -31,6 +34,8 @@ pub struct Installed {
     pub binds: Vec<PathBuf>,
     /// System calls that its sandboxes allow besides the base list.
     pub syscalls: Vec<String>,
+    /// The container image it lives in; none is this machine.
+    pub root: Option<Arc<Root>>,
 }
 
 impl Installed {
@@ -79,8 +84,19 @@ pub struct Languages(Arc<Inner>);
 struct Inner {
     packs: Vec<Pack>,
     directories: HashMap<String, PathBuf>,
-    installed: HashMap<String, Installed>,
-    prepared: HashMap<String, Prepared>,
+    installed: HashMap<String, Arc<Installed>>,
+    prepared: HashMap<String, Arc<Prepared>>,
+    /// Where languages are prepared.
+    place: PathBuf,
+    /// Those that live in images.
+    images: RwLock<HashMap<String, InImage>>,
+}
+
+/// A language in an image.
+#[derive(Clone, Debug)]
+struct InImage {
+    installed: Arc<Installed>,
+    prepared: Option<Arc<Prepared>>,
 }
 
 impl Inner {
@@ -99,7 +115,7 @@ impl Inner {
         }
         if let Some(mut found) = found {
             found.runtime.language.clone_from(&pack.name);
-            self.installed.insert(pack.name.clone(), found);
+            self.installed.insert(pack.name.clone(), Arc::new(found));
         }
         self.directories.insert(pack.name.clone(), path);
         self.packs.push(pack);
@@ -108,17 +124,17 @@ impl Inner {
 
 impl Inner {
     /// Finds where the files of languages that prepare them are, or will be.
-    fn expect(&mut self, place: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(place)?;
+    fn expect(&mut self, place: PathBuf) -> io::Result<()> {
+        std::fs::create_dir_all(&place)?;
         for pack in self.packs.iter().filter(|pack| !pack.runtime.prepare.is_empty()) {
             let (name, from) = (&pack.name, &self.directories[&pack.name]);
             if let Some(installed) = self.installed.get(name) {
-                let prepared = Prepared::new(place, pack, installed, from)?;
-                self.prepared.insert(name.clone(), prepared);
+                let prepared = Prepared::new(&place, pack, installed, from)?;
+                self.prepared.insert(name.clone(), Arc::new(prepared));
             }
         }
-        let wanted: Vec<&Path> = self.prepared.values().map(|it| it.place.as_path()).collect();
-        prepare::tidy(place, &wanted)
+        self.place = place;
+        Ok(())
     }
 }
 
@@ -161,6 +177,8 @@ impl Languages {
             directories: HashMap::new(),
             installed: HashMap::new(),
             prepared: HashMap::new(),
+            place: PathBuf::new(),
+            images: RwLock::default(),
         };
         let found: Vec<_> = stream::iter(packs.values())
             .map(|(pack, path)| probe::find(launcher, pack, path))
@@ -198,7 +216,7 @@ impl Languages {
             }
         }
         let place = into.with_file_name("prepared");
-        inner.expect(&place).map_err(|source| Error::Files { path: place, source })?;
+        inner.expect(place.clone()).map_err(|source| Error::Files { path: place, source })?;
         Ok(Languages(Arc::new(inner)))
     }
 
@@ -212,22 +230,76 @@ impl Languages {
     pub fn resolve(&self, reference: &str) -> Option<&Pack> {
         let repository = repository(reference);
         self.0.packs.iter().find(|pack| {
-            pack.name == reference
-                || pack.aliases.iter().any(|alias| alias == reference)
-                || pack.base_images.iter().any(|image| image == repository)
+            pack.means(reference) || pack.base_images.iter().any(|image| image == repository)
         })
     }
 
-    /// The runtime of a language, if this machine has one.
-    pub fn installed(&self, language: &str) -> Option<&Installed> {
-        self.0.installed.get(language)
+    /// The pack of a language that is known, of this machine or in an image. Not for what users write:
+    /// who knows the name of a language in an image may use it.
+    pub(crate) fn pack(&self, language: &str) -> Option<&Pack> {
+        let name = image::language(language);
+        self.0.packs.iter().find(|pack| pack.name == name)
+    }
+
+    /// The runtime of a language, if this machine, or the image it names, has one.
+    pub fn installed(&self, language: &str) -> Option<Arc<Installed>> {
+        let of_machine = self.0.installed.get(language).cloned();
+        of_machine.or_else(|| self.in_image(language).map(|it| it.installed))
+    }
+
+    fn in_image(&self, language: &str) -> Option<InImage> {
+        let images = self.0.images.read().unwrap_or_else(PoisonError::into_inner);
+        images.get(language).cloned()
+    }
+
+    fn prepared(&self, language: &str) -> Option<Arc<Prepared>> {
+        let of_machine = self.0.prepared.get(language).cloned();
+        of_machine.or_else(|| self.in_image(language).and_then(|it| it.prepared))
+    }
+
+    /// The files of a pack, as they are in it.
+    fn files(&self, pack: &Pack) -> PathBuf {
+        self.0.directories.get(&pack.name).cloned().unwrap_or_default()
+    }
+
+    /// Makes a language in an image known.
+    fn register(&self, name: &str, pack: &Pack, installed: Installed) -> io::Result<()> {
+        let prepared = match pack.runtime.prepare.is_empty() {
+            true => None,
+            false => {
+                let files = self.files(pack);
+                Some(Arc::new(Prepared::new(&self.0.place, pack, &installed, &files)?))
+            }
+        };
+        let found = InImage { installed: Arc::new(installed), prepared };
+        let mut images = self.0.images.write().unwrap_or_else(PoisonError::into_inner);
+        images.insert(name.to_owned(), found);
+        Ok(())
+    }
+
+    /// Forgets the languages of an image that is gone.
+    pub(crate) fn forget(&self, root: &Path) {
+        let mut images = self.0.images.write().unwrap_or_else(PoisonError::into_inner);
+        images.retain(|_, it| it.installed.root.as_ref().is_none_or(|own| own.path != root));
+    }
+
+    /// Removes what was prepared for languages that are not known any more.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn tidy(&self) -> io::Result<()> {
+        let images = self.0.images.read().unwrap_or_else(PoisonError::into_inner);
+        let in_images = images.values().filter_map(|it| it.prepared.as_deref());
+        let all = self.0.prepared.values().map(Arc::as_ref).chain(in_images);
+        let wanted: Vec<&Path> = all.map(|it| it.place.as_path()).collect();
+        prepare::tidy(&self.0.place, &wanted)
     }
 
     /// The folder on the host with a language's worker script.
     pub fn directory(&self, language: &str) -> PathBuf {
-        match self.0.prepared.get(language) {
+        match self.prepared(language) {
             Some(prepared) => prepared.place.clone(),
-            None => self.0.directories.get(language).cloned().unwrap_or_default(),
+            None => self.0.directories.get(image::language(language)).cloned().unwrap_or_default(),
         }
     }
 
@@ -236,12 +308,11 @@ impl Languages {
     /// # Errors
     /// What failed, for the log and the image's owner.
     pub async fn prepare(&self, launcher: &Launcher, language: &str) -> Result<(), String> {
-        let Some(prepared) = self.0.prepared.get(language) else { return Ok(()) };
-        let (Some(pack), Some(installed)) = (self.resolve(language), self.installed(language))
-        else {
+        let Some(prepared) = self.prepared(language) else { return Ok(()) };
+        let (Some(pack), Some(installed)) = (self.pack(language), self.installed(language)) else {
             return Ok(());
         };
-        prepared.make(launcher, pack, installed).await
+        prepared.make(launcher, pack, &installed).await
     }
 }
 
@@ -362,9 +433,15 @@ mod tests {
         assert_eq!(means("dispatchframework/python3-base:0.0.13-knative"), Some("python3"));
         assert_eq!(means("docker.io/dispatchframework/nodejs-base:0.0.12"), Some("nodejs"));
         assert_eq!(means("node"), Some("nodejs"));
-        for other in
-            ["missing/image:latest", "python3-base", "evil/dispatchframework/python3-base", ""]
-        {
+        // The last one is how a language in an image is called, maybe in somebody else's.
+        let in_image = format!("python3@sha256:{}", "0".repeat(64));
+        for other in [
+            "missing/image:latest",
+            "python3-base",
+            "evil/dispatchframework/python3-base",
+            "",
+            &in_image,
+        ] {
             assert_eq!(means(other), None, "{other}");
         }
         for language in ["python3", "nodejs"] {

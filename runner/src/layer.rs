@@ -57,6 +57,8 @@ pub fn key(manifest: &str, pack: &Pack, runtime: &Installed, installer: &Install
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
+    // Empty for this machine.
+    context.update(runtime.home().as_bytes());
     context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -101,14 +103,15 @@ impl LayerStore {
         let rejected = |text: String| Err(BuildError::Rejected(text));
         let language = &request.language;
         let (Some(pack), Some(installed)) =
-            (self.languages.resolve(language), self.languages.installed(language))
+            (self.languages.pack(language), self.languages.installed(language))
         else {
             return rejected(format!("the language {language} is not installed on this machine"));
         };
         let Some(dependencies) = &pack.dependencies else {
             return rejected(format!("functions in {language} cannot have dependencies"));
         };
-        let Some(installer) = install::choose(&self.launcher, dependencies, installed).await else {
+        let Some(installer) = install::choose(&self.launcher, dependencies, &installed).await
+        else {
             let names: Vec<&str> =
                 dependencies.installers.iter().map(|installer| installer.name.as_str()).collect();
             return rejected(format!(
@@ -116,7 +119,7 @@ impl LayerStore {
                 names.join(", ")
             ));
         };
-        let key = key(&request.manifest, pack, installed, installer);
+        let key = key(&request.manifest, pack, &installed, installer);
         let place = self.dir.join(&key);
         let turn = Arc::clone(self.building.lock().await.entry(key.clone()).or_default());
         let turn = turn.lock().await;
@@ -124,10 +127,10 @@ impl LayerStore {
             Ok(Layer { key: key.clone(), path: place, reused: true })
         } else {
             log(&format!("{} installs {}", installer.name, dependencies.manifest));
-            let prepared = self.languages.prepare(&self.launcher, &pack.name).await;
+            let prepared = self.languages.prepare(&self.launcher, language).await;
             prepared.map_err(BuildError::Failed)?;
-            let directory = self.languages.directory(&pack.name);
-            let plan = Plan { dependencies, installed, installer, directory };
+            let directory = self.languages.directory(language);
+            let plan = Plan { dependencies, installed: &installed, installer, directory };
             self.make(&key, &place, &request.manifest, &plan, log).await
         };
         drop(turn);

@@ -10,16 +10,17 @@ pub mod call;
 pub mod egress;
 pub mod frame;
 pub mod home;
+pub mod image;
 pub mod language;
 pub mod layer;
 pub mod pool;
 pub mod process;
 pub mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use dispatch_sandbox::{Report as Isolation, Tier};
 use futures_util::future::BoxFuture;
@@ -27,6 +28,7 @@ use futures_util::future::BoxFuture;
 pub use call::{Call, Cause, Failure, Logs, Outcome, Timings};
 pub use dispatch_api::Schedule;
 pub use egress::Egress;
+pub use image::{PullRequest, Pulled};
 pub use pool::scale::{Reason, Seen, Step};
 pub use process::room::Use;
 
@@ -188,6 +190,9 @@ pub trait Runner: Send + Sync + 'static {
     /// may still be missing on this machine; see [`Runner::runtimes`].
     fn resolve_language(&self, reference: &str) -> Option<String>;
 
+    /// Whether functions in a language, of those in images too, need no source: the image serves.
+    fn serves_itself(&self, language: &str) -> bool;
+
     /// Builds a dependency layer, or finds it. Lines of the installer go to `log` as they come.
     fn build_layer<'a>(
         &'a self,
@@ -208,6 +213,26 @@ pub trait Runner: Send + Sync + 'static {
         &'a self,
         request: &'a SourceRequest,
     ) -> BoxFuture<'a, Result<Option<String>, BuildError>>;
+
+    /// Gets a container image and finds the language that functions on it are in. Lines about how far
+    /// it is go to `log`.
+    fn pull_image<'a>(
+        &'a self,
+        request: &'a PullRequest,
+        log: &'a (dyn Fn(&str) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Pulled, BuildError>>;
+
+    /// Where the archive of an image is to be put, by the hex SHA-256 of it.
+    fn image_archive(&self, digest: &str) -> Result<PathBuf, String>;
+
+    /// Removes images whose languages are none of `used` and that nobody asked for longer than `age`,
+    /// or only says which: their names, bytes, and when they were last asked for.
+    fn collect_images(
+        &self,
+        used: &HashSet<String>,
+        age: Duration,
+        dry_run: bool,
+    ) -> std::io::Result<Vec<(String, u64, SystemTime)>>;
 
     /// Makes what workers of a language need, once; otherwise the first one waits for it.
     fn prepare_language<'a>(&'a self, language: &'a str) -> BoxFuture<'a, Result<(), String>>;

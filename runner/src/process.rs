@@ -12,11 +12,11 @@ mod tenant;
 pub(crate) mod uid;
 pub(crate) mod zygotes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use dispatch_api::ErrorType;
 pub use dispatch_sandbox::{Launcher, Wish};
@@ -33,6 +33,7 @@ use crate::call::{Call, Cause, Failure, Outcome};
 use crate::egress::resolve::System;
 use crate::egress::{News, Operator, Resolve};
 use crate::home::Homes;
+use crate::image::{ImageOptions, ImageStore, PullRequest, Pulled};
 use crate::language::{Languages, Pack};
 use crate::layer::{LayerLimits, LayerStore};
 use crate::pool::{Entry, Lease, Pool};
@@ -85,6 +86,8 @@ pub struct Options {
     pub layer_limits: LayerLimits,
     /// What a source archive may hold.
     pub source_limits: Limits,
+    /// What the operator says about container images.
+    pub images: ImageOptions,
     /// What the operator says about the network of functions.
     pub operator: Operator,
     /// Finds the addresses of what functions name.
@@ -111,6 +114,7 @@ impl Options {
             homes: Homes::default(),
             layer_limits: LayerLimits::default(),
             source_limits: Limits::default(),
+            images: ImageOptions::default(),
             operator: Operator::default(),
             resolver: Arc::new(System),
         }
@@ -137,6 +141,7 @@ pub enum Error {
 pub struct ProcessRunner {
     shared: Arc<Shared>,
     layers: LayerStore,
+    images: ImageStore,
     sources: PathBuf,
     isolation: Isolation,
     tenant: Tenant,
@@ -171,6 +176,10 @@ impl ProcessRunner {
         let limits = options.layer_limits;
         let layers = LayerStore::new(path.clone(), languages.clone(), launcher.clone(), limits)
             .map_err(|source| Error::DataDir { path, source })?;
+        let path = options.data_dir.join("images");
+        let (from, known) = (options.images.clone(), languages.clone());
+        let images = ImageStore::open(&path, from, known, launcher.clone())
+            .map_err(|source| Error::DataDir { path, source })?;
         let tenant = Tenant::new(!isolation.tier.separates_tenants());
         let shared = Shared::new(launcher, languages, options);
         let token = CancellationToken::new();
@@ -179,6 +188,7 @@ impl ProcessRunner {
         Ok(ProcessRunner {
             shared,
             layers,
+            images,
             sources,
             isolation,
             tenant,
@@ -271,6 +281,10 @@ impl Runner for ProcessRunner {
         self.shared.languages.resolve(reference).map(|pack| pack.name.clone())
     }
 
+    fn serves_itself(&self, language: &str) -> bool {
+        self.shared.languages.pack(language).is_some_and(|pack| pack.runtime.image_only)
+    }
+
     fn build_layer<'a>(
         &'a self,
         request: &'a LayerRequest,
@@ -298,6 +312,30 @@ impl Runner for ProcessRunner {
             self.tenant.admit(&request.organization).map_err(BuildError::Rejected)?;
             build::source::build(&self.shared, &self.sources, request).await
         })
+    }
+
+    fn pull_image<'a>(
+        &'a self,
+        request: &'a PullRequest,
+        log: &'a (dyn Fn(&str) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Pulled, BuildError>> {
+        Box::pin(async move {
+            self.tenant.admit(&request.organization).map_err(BuildError::Rejected)?;
+            self.images.pull(request, log).await
+        })
+    }
+
+    fn image_archive(&self, digest: &str) -> Result<PathBuf, String> {
+        Ok(self.images.archive(&format!("sha256:{digest}").parse()?))
+    }
+
+    fn collect_images(
+        &self,
+        used: &HashSet<String>,
+        age: Duration,
+        dry_run: bool,
+    ) -> std::io::Result<Vec<(String, u64, SystemTime)>> {
+        self.images.collect(used, age, dry_run)
     }
 
     fn prepare_language<'a>(&'a self, language: &'a str) -> BoxFuture<'a, Result<(), String>> {

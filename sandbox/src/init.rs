@@ -20,7 +20,7 @@ use crate::spec::{Network, Spec};
 use crate::sys;
 
 /// The user a function is, inside its user namespace.
-pub(crate) const INSIDE: u32 = 1000;
+pub const INSIDE: u32 = 1000;
 
 /// The step that fails where control groups cannot be used after all.
 pub(crate) const GROUP: &str = "control group";
@@ -246,7 +246,8 @@ fn access(spec: &Spec, view: View<'_>) -> io::Result<()> {
     ];
     let base = base.map(|(path, access)| (Path::new(path), access));
     let writable = spec.binds.iter().filter(|bind| bind.writable);
-    let writable = writable.map(|bind| (bind.target.as_path(), Access::Write));
+    let writable = writable.map(|bind| bind.target.as_path()).chain(spec.scratch());
+    let writable = writable.map(|path| (path, Access::Write));
     landlock::confine(version, &base.into_iter().chain(writable).collect::<Vec<_>>(), false)
 }
 

@@ -22,6 +22,7 @@ mod network;
 mod owner;
 mod plain;
 mod probe;
+mod rootfs;
 mod seccomp;
 mod setup;
 mod spec;
@@ -32,11 +33,13 @@ mod wire;
 pub use affinity::{cores, keep_this_thread_on};
 pub use child::Child;
 pub use error::{Error, Exit};
+pub use init::INSIDE;
 pub use member::Member;
 pub use owner::{Launcher, Wish, open_files};
 pub use probe::{Layer, Report, Tier};
 pub use seccomp::check_call;
 pub use spec::{Attachment, Bind, Limits, Network, Rule, Spec};
+pub use uplink::NAMESERVER;
 pub use wire::MAX_PORTS;
 
 /// Serves as the launcher, and never returns, where this process was started to be it. To be called

@@ -56,6 +56,9 @@ fn open_way(directory: &Path) -> io::Result<()> {
 impl Place {
     /// Makes the directory of sandbox `id`, whose processes are `owner`.
     pub(crate) fn make(base: &Path, id: u64, spec: &Spec, owner: u32) -> Result<Place, Failure> {
+        if spec.root.is_some() {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)).step("image");
+        }
         let root = root(base, id);
         let made = Place::fill(&root, spec, owner);
         if made.is_err() {

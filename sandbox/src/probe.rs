@@ -286,6 +286,8 @@ pub(crate) fn trial() -> Spec {
         argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), "test -d /proc/self".to_owned()],
         env: Vec::new(),
         cwd: PathBuf::from("/"),
+        root: None,
+        scratch: Vec::new(),
         binds: Vec::new(),
         mount_points: Vec::new(),
         network: Network::None,

@@ -10,6 +10,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::mounts::Tree;
+use crate::rootfs::{self, Top};
 use crate::spec::{Bind, Network, Spec};
 use crate::{sys, uplink};
 
@@ -64,8 +65,7 @@ pub(crate) fn enter(spec: &Spec, id: u32) -> Result<(), Failure> {
     unshare(CloneFlags::CLONE_NEWCGROUP).step("namespaces")?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("private mounts")?;
-    let trees = open(spec)?;
-    let links = links();
+    let (trees, links) = open(spec)?;
     tmpfs(STAGE, "size=1m,nr_inodes=4k,mode=755").step("root")?;
     std::env::set_current_dir(STAGE).step("root")?;
     // From here on every path, and every link a bind brings along, stays inside the new root. The old
@@ -85,6 +85,14 @@ pub(crate) fn enter(spec: &Spec, id: u32) -> Result<(), Failure> {
         tree.attach(&target).step(format!("bind at {}", target.display()))?;
     }
     sys::leave_old_root().step("root")?;
+    // Only now: no link of an image leads to the host's files any more.
+    for place in spec.scratch.iter().filter(|_| spec.root.is_some()).take(rootfs::MAX_SCRATCH) {
+        let named = || format!("directory {}", place.display());
+        inside(place).step(named())?;
+        if rootfs::make_scratch(place).step(named())? {
+            tmpfs(place, rootfs::SCRATCH).step(named())?;
+        }
+    }
     let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_RDONLY;
     mount(none, "/", none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | sealed, none).step("root")?;
     nix::unistd::sethostname("function").step("host name")?;
@@ -96,7 +104,7 @@ pub(crate) fn enter(spec: &Spec, id: u32) -> Result<(), Failure> {
 
 /// Opens everything that will be visible, while the host's tree is still there. In the order in which
 /// it is attached.
-fn open(spec: &Spec) -> Result<Vec<(PathBuf, Tree)>, Failure> {
+fn open(spec: &Spec) -> Result<(Vec<(PathBuf, Tree)>, Links), Failure> {
     let mut trees = Vec::new();
     let read_only = sys::RDONLY | sys::NOSUID | sys::NODEV;
     let mut add = |source: &Path, target: &Path, attributes| -> Result<(), Failure> {
@@ -104,7 +112,15 @@ fn open(spec: &Spec) -> Result<Vec<(PathBuf, Tree)>, Failure> {
         trees.push((target.to_owned(), tree));
         Ok(())
     };
-    for (path, source) in system().into_iter().chain(etc(spec.network)) {
+    let (base, links) = match &spec.root {
+        None => (system().into_iter().chain(etc(spec.network)).collect(), links()),
+        Some(root) => {
+            let Top { mut trees, links } = rootfs::top(root)?;
+            trees.extend(etc_network(spec.network));
+            (trees, links)
+        }
+    };
+    for (path, source) in base {
         add(&source, &path, read_only)?;
     }
     for path in devices() {
@@ -115,7 +131,7 @@ fn open(spec: &Spec) -> Result<Vec<(PathBuf, Tree)>, Failure> {
         let attributes = if *writable { sys::NOSUID | sys::NODEV } else { read_only };
         add(source, target, attributes)?;
     }
-    Ok(trees)
+    Ok((trees, links))
 }
 
 /// The directories of the base view, with what is to be seen there.
@@ -127,11 +143,20 @@ pub(crate) fn system() -> Vec<(PathBuf, PathBuf)> {
 
 /// The files of `/etc`, with what is to be seen there.
 pub(crate) fn etc(network: Network) -> Vec<(PathBuf, PathBuf)> {
-    let of_network = if network == Network::Host { ETC_NETWORK } else { &[] };
     let etc = Path::new("/etc");
-    let paths = ETC.iter().chain(of_network).map(|name| etc.join(name)).chain(java(etc));
-    // What is not there, or is a link to nowhere, is not needed.
-    paths.filter_map(|path| fs::canonicalize(&path).ok().map(|source| (path, source))).collect()
+    let paths = ETC.iter().map(|name| etc.join(name)).chain(java(etc));
+    there(paths).chain(etc_network(network)).collect()
+}
+
+/// Those of them that say where the host's network leads.
+fn etc_network(network: Network) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+    let names = if network == Network::Host { ETC_NETWORK } else { &[] };
+    there(names.iter().map(|name| Path::new("/etc").join(name)))
+}
+
+/// What is not there, or is a link to nowhere, is not needed.
+fn there(paths: impl Iterator<Item = PathBuf>) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+    paths.filter_map(|path| fs::canonicalize(&path).ok().map(|source| (path, source)))
 }
 
 /// The devices.
@@ -157,13 +182,17 @@ fn java(etc: &Path) -> Vec<PathBuf> {
     java.map(|name| etc.join(name)).collect()
 }
 
-fn tmpfs(target: &str, options: &str) -> nix::Result<()> {
+fn tmpfs(target: impl AsRef<Path>, options: &str) -> nix::Result<()> {
+    let target = target.as_ref();
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some(options))
 }
 
-/// Which of the base view are links, and where to.
-fn links() -> Vec<(PathBuf, PathBuf)> {
+/// Links, and where they lead.
+type Links = Vec<(PathBuf, PathBuf)>;
+
+/// Which of the base view are links.
+fn links() -> Links {
     let paths = SYSTEM.iter().map(|name| Path::new("/").join(name));
     paths.filter_map(|path| fs::read_link(&path).ok().map(|target| (path, target))).collect()
 }

@@ -1,8 +1,10 @@
 //! What the owner asks for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::rootfs;
 
 /// One confined process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -13,6 +15,12 @@ pub struct Spec {
     pub env: Vec<(String, String)>,
     /// The working directory, inside.
     pub cwd: PathBuf,
+    /// The root of a container image in the place of the machine's directories. Only for sandboxes
+    /// with a view of their own.
+    pub root: Option<PathBuf>,
+    /// Directories of it that may be written to: empty at first, in memory, as far as they are there.
+    /// The first sixteen count.
+    pub scratch: Vec<PathBuf>,
     /// What is visible beyond the base view.
     pub binds: Vec<Bind>,
     /// Empty directories, absolute paths inside, where more can be attached later: see
@@ -64,6 +72,12 @@ pub struct Limits {
 }
 
 impl Spec {
+    /// Directories of an image that may be written to.
+    pub(crate) fn scratch(&self) -> impl Iterator<Item = &Path> {
+        let all = self.scratch.iter().map(PathBuf::as_path).filter(|path| path.is_dir());
+        all.filter(|_| self.root.is_some()).take(rootfs::MAX_SCRATCH)
+    }
+
     /// What all its processes may use together.
     pub fn limits(&self) -> Limits {
         let Spec { memory_bytes, cpu_millis, processes, .. } = *self;

@@ -16,7 +16,7 @@ use crate::sys;
 use crate::wire::{self, Event};
 
 /// Where names are resolved: slirp4netns answers there.
-pub(crate) const NAMESERVER: &str = "10.0.2.3";
+pub const NAMESERVER: &str = "10.0.2.3";
 
 /// Where programs of administrators are; the launcher has no `PATH`.
 const PLACES: &[&str] = &["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"];

@@ -7,14 +7,29 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use dispatch_api::{BaseImage, Kind, Problem, Status};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::app::App;
+use crate::build_log::{self, LogQuery};
 use crate::iam::Caller;
 use crate::problem::Error;
 use crate::resource::{self, Body, ListQuery, created, resource};
 use crate::store::NewJob;
 use crate::{tasks, watch};
+
+/// What is stored of a base image: the resource, and what its image turned out to be.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Stored {
+    /// The resource.
+    #[serde(flatten)]
+    pub base: BaseImage,
+    /// The name of the language where it runs: that of a container image has one of its own.
+    pub runtime: String,
+    /// The digest of its manifest.
+    pub digest: String,
+}
 
 /// How long a new base image stays `INITIALIZED`: scripts of the old system look for that state with
 /// one GET right after the POST.
@@ -106,5 +121,21 @@ pub(crate) async fn delete(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<BaseImage>, Error> {
-    Ok(Json(resource(&resource::remove(&app, Kind::BaseImage, &caller.org, &name).await?)?))
+    let entity = resource::remove(&app, Kind::BaseImage, &caller.org, &name).await?;
+    build_log::remove(&app, &entity.id).await;
+    Ok(Json(resource(&entity)?))
+}
+
+#[utoipa::path(get, path = "/v1/baseimage/{baseImageName}/logs", tag = "base image",
+    params(("baseImageName" = String, Path), LogQuery),
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 404, body = Problem)))]
+pub(crate) async fn logs(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Query(query): Query<LogQuery>,
+) -> Result<Response, Error> {
+    let entity = resource::find(&app, Kind::BaseImage, &caller.org, &name).await?;
+    Ok(build_log::answer(app, entity, query.follow == Some(true)).await)
 }

@@ -1,8 +1,9 @@
 //! The server's knobs: flag > `DISPATCH_*` > file > default, each in one line of one table.
 
+mod list;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ArgMatches;
@@ -11,6 +12,8 @@ use dispatch_api::egress::Net;
 use dispatch_runner::Tier;
 use dispatch_runner::process::Wish;
 use serde::Deserialize;
+
+pub use self::list::{Host, List, Mirror};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -70,34 +73,6 @@ impl std::fmt::Display for EgressMode {
     }
 }
 
-/// Ranges of addresses, with commas between them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Nets(pub Vec<Net>);
-
-impl FromStr for Nets {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Nets, String> {
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        parts.map(str::parse).collect::<Result<_, _>>().map(Nets)
-    }
-}
-
-impl TryFrom<String> for Nets {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Nets, String> {
-        text.parse()
-    }
-}
-
-impl std::fmt::Display for Nets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.iter().map(Net::to_string).collect::<Vec<_>>().join(","))
-    }
-}
-
 trait Show {
     fn show(&self) -> String;
 }
@@ -105,7 +80,22 @@ trait Show {
 macro_rules! show_as_text {
     ($($kind:ty),*) => { $(impl Show for $kind { fn show(&self) -> String { self.to_string() } })* };
 }
-show_as_text!(String, u16, u32, u64, i64, usize, bool, IpAddr, LogFormat, Tier, EgressMode, Nets);
+show_as_text!(
+    String,
+    u16,
+    u32,
+    u64,
+    i64,
+    usize,
+    bool,
+    IpAddr,
+    LogFormat,
+    Tier,
+    EgressMode,
+    List<Net>,
+    List<Host>,
+    List<Mirror>
+);
 
 impl Show for PathBuf {
     fn show(&self) -> String {
@@ -226,6 +216,14 @@ settings! {
     default_timeout: u64 = 300_000, "DISPATCH_DEFAULT_TIMEOUT";
     /// Seconds the build of an image may take
     build_timeout: u64 = 600, "DISPATCH_BUILD_TIMEOUT";
+    /// Registries of container images that are spoken to without TLS: 127.0.0.1:5000, with commas
+    insecure_registries: List<Host> = List::default(), "DISPATCH_INSECURE_REGISTRIES";
+    /// Where images are looked for first: docker.io=mirror.example:5000, with commas
+    registry_mirrors: List<Mirror> = List::default(), "DISPATCH_REGISTRY_MIRRORS";
+    /// Docker's config.json with accounts for the images of the default organization
+    registry_accounts: PathBuf = default_registry_accounts(), "DISPATCH_REGISTRY_ACCOUNTS";
+    /// MiB a container image may take, unpacked
+    max_image: u64 = 8192, "DISPATCH_MAX_IMAGE";
     /// MiB the dependencies of an image may take
     max_layer: u64 = 1024, "DISPATCH_MAX_LAYER";
     /// What functions that do not say may reach: none, proxy, learn or full
@@ -233,9 +231,9 @@ settings! {
     /// Refuse functions with egress full
     forbid_full_egress: bool = false, "DISPATCH_FORBID_FULL_EGRESS";
     /// Private or other special ranges that functions may list, with commas: 10.1.0.0/16
-    egress_allow_private: Nets = Nets::default(), "DISPATCH_EGRESS_ALLOW_PRIVATE";
+    egress_allow_private: List<Net> = List::default(), "DISPATCH_EGRESS_ALLOW_PRIVATE";
     /// Ranges that no function reaches, with commas
-    egress_deny: Nets = Nets::default(), "DISPATCH_EGRESS_DENY";
+    egress_deny: List<Net> = List::default(), "DISPATCH_EGRESS_DENY";
     /// Bytes of a request body at the gateway
     max_body: usize = 6 << 20, "DISPATCH_MAX_BODY";
     /// MiB of a source archive; unpacked it may be ten times as large
@@ -254,6 +252,12 @@ fn default_data_dir() -> PathBuf {
     data.or(home.map(|home| home.join(".local/share")))
         .unwrap_or_else(|| PathBuf::from("/var/lib"))
         .join("dispatch")
+}
+
+fn default_registry_accounts() -> PathBuf {
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker"));
+    let directory = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from).or(home);
+    directory.unwrap_or_default().join("config.json")
 }
 
 fn processors() -> usize {

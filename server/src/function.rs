@@ -21,7 +21,7 @@ use crate::iam::Caller;
 use crate::problem::Error;
 use crate::resource::{self, Body, ListQuery, created, resource, seconds};
 use crate::store::{Entity, NewJob, RevisionRow};
-use crate::{egress, schema, tasks, watch};
+use crate::{egress, image, schema, tasks, watch};
 
 /// What is stored of a revision: the function as it was sent, and what building it found out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -188,9 +188,14 @@ pub(crate) async fn create(
     caller: Caller,
     Body(mut function): Body<Function>,
 ) -> Result<(StatusCode, Json<Function>), Error> {
-    let digest = accept(&app, &mut function).await?;
+    let mut digest = accept(&app, &mut function).await?;
     if digest.is_none() && function.source_url.is_empty() {
-        return Err(Error::bad_request("either source or sourceURL must be specified"));
+        if !image::serves_itself(&app, &caller.org, &function.image).await {
+            return Err(Error::bad_request("either source or sourceURL must be specified"));
+        }
+        let nothing = dispatch_runner::archive::empty();
+        let nothing = nothing.map_err(|error| Error::internal("no archive", &error))?;
+        digest = Some(keep(&app, nothing).await?);
     }
     let name = function.name.clone();
     function.faas_id = Uuid::new_v4().to_string();

@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::function::{Stored, hex};
 use crate::iam::Caller;
 use crate::problem::Error;
-use crate::{image, store};
+use crate::{base_image, image, store};
 
 /// Archives and sources without a revision may belong to one that is just being made.
 const YOUNG: Duration = Duration::from_secs(3600);
@@ -79,6 +79,10 @@ struct Used {
     archives: HashSet<String>,
     sources: HashSet<String>,
     layers: HashSet<String>,
+    /// Languages, also those in container images.
+    runtimes: HashSet<String>,
+    /// Archives of images.
+    images: HashSet<String>,
 }
 
 async fn used(app: &App) -> Result<Used, store::Error> {
@@ -89,12 +93,20 @@ async fn used(app: &App) -> Result<Used, store::Error> {
             let digest = hex(&stored.source_digest).to_owned();
             used.archives.insert(digest.clone());
             used.sources.extend([digest, stored.built]);
+            used.runtimes.insert(stored.language);
             used.layers.extend(stored.layer);
         }
     }
     for image in app.store.all(Kind::Image).await? {
         let stored: image::Stored = serde_json::from_value(image.body).unwrap_or_default();
         used.layers.extend(stored.layer);
+        used.runtimes.insert(stored.runtime);
+    }
+    for base in app.store.all(Kind::BaseImage).await? {
+        let stored: base_image::Stored = serde_json::from_value(base.body).unwrap_or_default();
+        used.runtimes.insert(stored.runtime);
+        let archive = stored.base.docker_url.strip_prefix("oci:").unwrap_or_default();
+        used.images.insert(hex(archive).to_owned());
     }
     Ok(used)
 }
@@ -103,12 +115,15 @@ async fn sweep(app: &App, ages: Ages, dry_run: bool) -> Result<Garbage, store::E
     // What is made from now on is too young.
     let (now, used) = (SystemTime::now(), used(app).await?);
     let data_dir = app.config.data_dir.clone();
+    let runner = Arc::clone(&app.runner);
     let swept = tokio::task::spawn_blocking(move || {
         let mut garbage = Garbage { dry_run, ..Garbage::default() };
         for (kind, directory, used, age) in [
             ("archive", "archives", &used.archives, ages.sources),
             ("source", "sources", &used.sources, ages.sources),
             ("layer", "layers", &used.layers, ages.layers),
+            ("image archive", "images/archives", &used.images, ages.layers),
+            ("download", "images/blobs", &HashSet::new(), ages.layers),
         ] {
             for (path, name, since) in unused(&data_dir.join(directory), used, now, age) {
                 let bytes = size(&path);
@@ -116,11 +131,17 @@ async fn sweep(app: &App, ages: Ages, dry_run: bool) -> Result<Garbage, store::E
                     tracing::warn!(%error, path = %path.display(), "what nobody uses is left over");
                     continue;
                 }
-                let used_time = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                let used_time = i64::try_from(used_time.as_secs()).unwrap_or(i64::MAX);
-                garbage.bytes = garbage.bytes.saturating_add(bytes);
-                garbage.items.push(Unused { kind: kind.to_owned(), name, bytes, used_time });
+                add(&mut garbage, kind, name, bytes, since);
             }
+        }
+        match runner.collect_images(&used.runtimes, ages.layers.max(YOUNGEST), dry_run) {
+            Ok(images) => {
+                for (name, bytes, since) in images {
+                    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+                    add(&mut garbage, "image", name, bytes, since);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "an image nobody uses is left over"),
         }
         garbage
     });
@@ -129,6 +150,13 @@ async fn sweep(app: &App, ages: Ages, dry_run: bool) -> Result<Garbage, store::E
         tracing::info!(items = garbage.items.len(), bytes = garbage.bytes, "unused files removed");
     }
     Ok(garbage)
+}
+
+fn add(garbage: &mut Garbage, kind: &str, name: String, bytes: i64, since: SystemTime) {
+    let used_time = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let used_time = i64::try_from(used_time.as_secs()).unwrap_or(i64::MAX);
+    garbage.bytes = garbage.bytes.saturating_add(bytes);
+    garbage.items.push(Unused { kind: kind.to_owned(), name, bytes, used_time });
 }
 
 /// What is in a directory, is none of the `used` names, and was made or used longer than `age` ago.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use dispatch_api::{Image, Kind, Problem, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::app::App;
+use crate::build_log::{self, LogQuery};
 use crate::iam::Caller;
 use crate::problem::Error;
 use crate::resource::{self, Body, ListQuery, created, resource};
@@ -26,6 +27,8 @@ pub(crate) struct Stored {
     pub image: Image,
     /// The key of the dependency layer; none without dependencies.
     pub layer: Option<String>,
+    /// The name of the language where it runs: that of a container image has one of its own.
+    pub runtime: String,
 }
 
 fn job(org: &str, name: &str, id: &str) -> NewJob {
@@ -36,6 +39,13 @@ fn job(org: &str, name: &str, id: &str) -> NewJob {
         payload: json!({ "name": name }),
         run_at: 0,
     }
+}
+
+/// Whether functions on an image need no source of their own.
+pub(crate) async fn serves_itself(app: &App, org: &str, name: &str) -> bool {
+    let found = app.store.get(Kind::Image, org, name).await.ok().flatten();
+    let stored = found.and_then(|image| serde_json::from_value::<Stored>(image.body).ok());
+    stored.is_some_and(|stored| app.runner.serves_itself(&stored.runtime))
 }
 
 /// The base image must exist: asked before anything else, as the old server did.
@@ -136,19 +146,11 @@ pub(crate) async fn delete(
     Path(name): Path<String>,
 ) -> Result<Json<Image>, Error> {
     let entity = resource::remove(&app, Kind::Image, &caller.org, &name).await?;
-    let log = app.build_log(&entity.id);
-    if let Err(error) = tokio::fs::remove_file(&log).await
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, log = %log.display(), "a build log is left over");
-    }
+    build_log::remove(&app, &entity.id).await;
     let mut image: Image = resource(&entity)?;
     image.status = Status::Deleted;
     Ok(Json(image))
 }
-
-/// Bytes of a build log that are shown.
-const MAX_LOG: usize = 4 << 20;
 
 #[utoipa::path(get, path = "/v1/image/{imageName}/logs", tag = "image",
     params(("imageName" = String, Path), LogQuery),
@@ -161,51 +163,5 @@ pub(crate) async fn logs(
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Error> {
     let entity = resource::find(&app, Kind::Image, &caller.org, &name).await?;
-    let body = if query.follow == Some(true) {
-        axum::body::Body::from_stream(follow(app, entity))
-    } else {
-        let mut log = tokio::fs::read(app.build_log(&entity.id)).await.unwrap_or_default();
-        log.truncate(MAX_LOG);
-        log.into()
-    };
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
-}
-
-/// How a build log is read.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct LogQuery {
-    /// Go on until the build has ended.
-    follow: Option<bool>,
-}
-
-/// The log as it grows, until the image is built or gone.
-fn follow(
-    app: Arc<App>,
-    entity: Entity,
-) -> impl futures_util::Stream<Item = Result<bytes::Bytes, std::io::Error>> {
-    let path = app.build_log(&entity.id);
-    futures_util::stream::unfold((app, entity, path, 0usize, false), |state| async move {
-        let (app, entity, path, mut sent, last) = state;
-        if last {
-            return None;
-        }
-        loop {
-            // The state first: what was logged before the end is then certainly in the file.
-            let current =
-                app.store.get(Kind::Image, &entity.org, &entity.name).await.ok().flatten();
-            let building = current.is_some_and(|image| {
-                matches!(image.status, Status::Initialized | Status::Creating | Status::Updating)
-            });
-            let log = tokio::fs::read(&path).await.unwrap_or_default();
-            let more = log.get(sent..).unwrap_or_default().to_vec();
-            let done = !building || app.stopping.is_cancelled();
-            if !more.is_empty() || done {
-                sent += more.len();
-                let done = done || sent >= MAX_LOG;
-                return Some((Ok(bytes::Bytes::from(more)), (app, entity, path, sent, done)));
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    })
+    Ok(build_log::answer(app, entity, query.follow == Some(true)).await)
 }

@@ -5,6 +5,7 @@
 
 pub mod app;
 mod base_image;
+mod build_log;
 pub mod config;
 pub mod cores;
 mod egress;
@@ -14,6 +15,7 @@ pub mod gateway;
 mod gc;
 pub mod iam;
 mod image;
+mod image_archive;
 pub mod live;
 pub mod log;
 pub mod metrics;

@@ -22,7 +22,9 @@ use crate::app::App;
 use crate::iam::Caller;
 use crate::problem::Error;
 use crate::trace::{REQUEST_ID, Trace};
-use crate::{base_image, egress, endpoint, function, gc, image, runs, scale, secret};
+use crate::{
+    base_image, egress, endpoint, function, gc, image, image_archive, runs, scale, secret,
+};
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -36,6 +38,8 @@ fn resources() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(base_image::create, base_image::list))
         .routes(routes!(base_image::get, base_image::update, base_image::delete))
+        .routes(routes!(base_image::logs))
+        .routes(routes!(image_archive::put))
         .routes(routes!(image::create, image::list))
         .routes(routes!(image::get, image::update, image::delete))
         .routes(routes!(image::logs))

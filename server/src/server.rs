@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::body::Body;
 use axum::http::{Request, Response};
+use dispatch_runner::image::Registries;
 use dispatch_runner::process::{Launcher, Options, ProcessRunner};
 use dispatch_runner::{Isolation, Runtime};
 use hyper::body::Incoming;
@@ -153,6 +154,12 @@ fn runner_options(config: &Config) -> Options {
     options.stems = config.stem_cells;
     options.most_stems = config.stem_cells_most.min(config.max_workers);
     options.operator = egress::operator(config);
+    options.images.registries = Registries {
+        insecure: config.insecure_registries.0.iter().map(|host| host.0.clone()).collect(),
+        mirrors: config.registry_mirrors.0.iter().map(|mirror| mirror.0.clone()).collect(),
+        accounts: Some(config.registry_accounts.clone()),
+    };
+    options.images.limits.bytes = config.max_image << 20;
     options.layer_limits.build_time = Duration::from_secs(config.build_timeout);
     options.layer_limits.layer_bytes = config.max_layer << 20;
     options.source_limits.total_bytes = (config.max_source << 20) * 10;

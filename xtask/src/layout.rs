@@ -31,6 +31,7 @@ const TOP: &[&str] = &[
     "fuzz",
     "images.yaml",
     "languages",
+    "oci",
     "runner",
     "rust-toolchain.toml",
     "rustfmt.toml",
@@ -44,8 +45,9 @@ const TOP: &[&str] = &[
 /// Rooms and the rooms they may use.
 const ROOMS: &[(&str, &[&str])] = &[
     ("api", &[]),
+    ("oci", &[]),
     ("sandbox", &[]),
-    ("runner", &["dispatch-api", "dispatch-sandbox"]),
+    ("runner", &["dispatch-api", "dispatch-oci", "dispatch-sandbox"]),
     ("wasm", &["dispatch-api", "dispatch-runner"]),
     ("server", &["dispatch-api", "dispatch-runner"]),
     ("cli", &["dispatch-api", "dispatch-sandbox", "dispatch-server", "dispatch-wasm"]),

@@ -48,11 +48,15 @@ pub enum Update {
 pub struct CreateBaseImage {
     /// Its name
     pub name: String,
-    /// Reference of the image, such as dispatchframework/python3-base:0.0.13
+    /// Reference of the image, such as dispatchframework/python3-base:0.0.13 or
+    /// registry.example:5000/team/image:1; oci:PATH for a directory or archive of this machine
     pub url: String,
     /// Language of the functions that run on it
     #[arg(long, default_value = "", hide_default_value = true)]
     pub language: String,
+    /// Secret with the username and password for its registry
+    #[arg(long, value_name = "SECRET", default_value = "", hide_default_value = true)]
+    pub registry_secret: String,
     /// Wait until it can be used
     #[arg(long)]
     pub wait: bool,
@@ -105,8 +109,8 @@ pub struct ImageSettings {
 pub struct CreateFunction {
     /// Its name
     pub name: String,
-    /// File or directory with the source; .git is left out
-    pub path: PathBuf,
+    /// File or directory with the source; .git is left out. Not for an image that serves by itself
+    pub path: Option<PathBuf>,
     #[command(flatten)]
     pub settings: FunctionSettings,
 }

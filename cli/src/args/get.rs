@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 pub enum Get {
     /// Base images
     #[command(aliases = ["base-images", "baseimage", "baseimages"])]
-    BaseImage(GetNamed),
+    BaseImage(GetImage),
     /// Images
     #[command(alias = "images")]
     Image(GetImage),
@@ -41,12 +41,12 @@ pub struct GetNamed {
     pub application: Option<String>,
 }
 
-/// Images.
+/// Images and base images.
 #[derive(Debug, Args)]
 pub struct GetImage {
     #[command(flatten)]
     pub named: GetNamed,
-    /// Show the log of the image's build
+    /// Show the log of its build
     #[arg(long, requires = "name", conflicts_with = "watch")]
     pub logs: bool,
     /// With --logs: go on until the build has ended

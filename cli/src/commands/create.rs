@@ -26,7 +26,9 @@ pub async fn run(session: &Session, noun: Create) -> Result {
     match noun {
         Create::BaseImage(args) => {
             let wait = args.wait;
-            let created = session.client.create(&base_image(args)).await?;
+            let mut image = base_image(args);
+            super::archive::give(session, &mut image, |path| Ok(path.into())).await?;
+            let created = session.client.create(&image).await?;
             built(session, "Created", created, wait).await
         }
         Create::Image(args) => {
@@ -92,6 +94,7 @@ fn base_image(args: CreateBaseImage) -> BaseImage {
         name: args.name,
         docker_url: args.url,
         language: args.language,
+        registry_secret: args.registry_secret,
         tags: tags(args.application),
         ..BaseImage::default()
     }
@@ -133,7 +136,9 @@ pub fn image_settings(image: &mut Image, settings: ImageSettings) -> Result {
 fn function(args: CreateFunction) -> Result<Function> {
     let mut function = Function { name: args.name, ..Function::default() };
     function_settings(&mut function, args.settings)?;
-    function.source = pack::source(&function.name, &function.handler, &args.path)?;
+    if let Some(path) = &args.path {
+        function.source = pack::source(&function.name, &function.handler, path)?;
+    }
     Ok(function)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use dispatch_api::client::Resource;
 use dispatch_api::{Image, Kind};
 
-use super::Session;
+use super::{Session, archive};
 use crate::args::FileArgs;
 use crate::error::{Error, Result, file_cause};
 use crate::files::{Document, Source};
@@ -92,7 +92,12 @@ pub async fn work(session: &Session, action: Action, source: &Source) -> Result 
     // All are read before the first is acted upon.
     for document in source.documents()? {
         match document {
-            Document::BaseImage(base_image) => work.act(base_image).await?,
+            Document::BaseImage(mut base_image) => {
+                if action != Action::Delete {
+                    archive::give(session, &mut base_image, |path| source.path(path)).await?;
+                }
+                work.act(base_image).await?;
+            }
             Document::Image(image) => work.image(image).await?,
             Document::Function(mut function) => {
                 if action != Action::Delete {

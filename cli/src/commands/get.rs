@@ -19,8 +19,8 @@ use crate::table::printable;
 /// What the server says.
 pub async fn run(session: &Session, noun: Get) -> Result {
     match noun {
-        Get::BaseImage(named) => resources::<BaseImage>(session, &named).await,
-        Get::Image(image) => images(session, &image).await,
+        Get::BaseImage(image) => images::<BaseImage>(session, &image).await,
+        Get::Image(image) => images::<Image>(session, &image).await,
         Get::Function(function) => functions(session, &function).await,
         Get::Run(run) => runs(session, run).await,
         Get::Secret(secret) => secrets(session, &secret).await,
@@ -56,11 +56,11 @@ async fn filtered<T: Noun>(
     }
 }
 
-async fn images(session: &Session, image: &GetImage) -> Result {
+async fn images<T: Noun>(session: &Session, image: &GetImage) -> Result {
     let Some(name) = image.named.name.as_ref().filter(|_| image.logs) else {
-        return resources::<Image>(session, &image.named).await;
+        return resources::<T>(session, &image.named).await;
     };
-    let mut logs = session.client.image_logs(name, image.follow).await?;
+    let mut logs = session.client.build_log::<T>(name, image.follow).await?;
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
     while let Some(bytes) = logs.next().await? {
         if terminal {

@@ -25,8 +25,9 @@ pub async fn built<T: Built>(session: &Session, mut item: T) -> Result<T> {
     bar.enable_steady_tick(Duration::from_millis(120));
     let title = format!("{} {name}", T::WORD);
     let mut log = None;
-    if T::KIND == Kind::Image && output::on_terminal() {
-        log = session.client.image_logs(&name, true).await.ok();
+    let has_log = matches!(T::KIND, Kind::Image | Kind::BaseImage);
+    if has_log && output::on_terminal() {
+        log = session.client.build_log::<T>(&name, true).await.ok();
     }
     let mut pace = tokio::time::interval(PACE);
     let mut tail = String::new();
@@ -46,8 +47,9 @@ pub async fn built<T: Built>(session: &Session, mut item: T) -> Result<T> {
     }
     let reason = item.reason().join(", ");
     let mut text = format!("{title} is in status ERROR: {reason}");
-    if T::KIND == Kind::Image {
-        text += &format!("\nThe log of its build: dispatch get image {name} --logs");
+    if has_log {
+        let noun = T::WORD.replace(' ', "-");
+        text += &format!("\nThe log of its build: dispatch get {noun} {name} --logs");
     }
     Err(Error::local(text))
 }

@@ -28,8 +28,8 @@ fn unknown_words() {
 fn wrong_numbers_of_words() {
     let fake = Fake::start();
     for (args, wanted) in [
-        (&["create", "function"][..], "accepts 2 arg(s), received 0"),
-        (&["create", "function", "x"], "accepts 2 arg(s), received 1"),
+        (&["create", "function"][..], "accepts between 1 and 2 arg(s), received 0"),
+        (&["create", "secret", "x"], "accepts 2 arg(s), received 1"),
         (&["create", "api", "a", "b", "c", "--path", "/x", "d"], "accepts 2 arg(s), received 4"),
         (&["delete", "image"], "accepts 1 arg(s), received 0"),
         (&["get", "function", "a", "b"], "accepts at most 1 arg(s), received 2"),

@@ -91,10 +91,13 @@ pub(crate) fn sandbox(
     let env = [("PATH", path.as_str()), ("HOME", "/tmp"), ("LANG", "C.UTF-8"), ("CI", "true")];
     let cwd = binds.last().map_or_else(|| PathBuf::from("/tmp"), |bind| bind.target.clone());
     let own = installed.binds.iter().map(|path| bind(path, path, false));
-    Spec {
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut spec = Spec {
         argv,
-        env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+        env: installed.environment(env).into_iter().collect(),
         cwd,
+        root: None,
+        scratch: Vec::new(),
         binds: own.chain(binds).collect(),
         mount_points: Vec::new(),
         network: Network::None,
@@ -107,7 +110,9 @@ pub(crate) fn sandbox(
         file_bytes: limits.layer_bytes,
         syscalls: installed.syscalls.clone(),
         host_uid: BUILD_UID,
-    }
+    };
+    installed.place(&mut spec);
+    spec
 }
 
 /// Shows `source` at `target`.

@@ -32,6 +32,8 @@ fn key(request: &SourceRequest, pack: &Pack, installed: &Installed, worker: &Pat
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
+    // Empty for this machine.
+    context.update(installed.home().as_bytes());
     context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -47,7 +49,7 @@ pub(crate) async fn build(
 ) -> Result<Option<String>, BuildError> {
     let languages = &shared.languages;
     let (Some(pack), Some(installed)) =
-        (languages.resolve(&request.language), languages.installed(&request.language))
+        (languages.pack(&request.language), languages.installed(&request.language))
     else {
         let language = &request.language;
         return Err(BuildError::Rejected(format!(
@@ -55,9 +57,9 @@ pub(crate) async fn build(
         )));
     };
     let Some(step) = &pack.build else { return Ok(None) };
-    languages.prepare(&shared.launcher, &pack.name).await.map_err(BuildError::Failed)?;
-    let worker = languages.directory(&pack.name);
-    let name = key(request, pack, installed, &worker);
+    languages.prepare(&shared.launcher, &request.language).await.map_err(BuildError::Failed)?;
+    let worker = languages.directory(&request.language);
+    let name = key(request, pack, &installed, &worker);
     let place = sources.join(&name);
     if found(&place) {
         return Ok(Some(name));
@@ -83,7 +85,7 @@ pub(crate) async fn build(
     }
     binds.push(bind(&tree, Path::new(OUTPUT), true));
     let limits = &shared.options.layer_limits;
-    let spec = run::sandbox(argv, installed, binds, limits);
+    let spec = run::sandbox(argv, &installed, binds, limits);
     let work = Work { name: "the build", what: FILES, spec, tree: &tree, limits };
     let function = &request.function;
     run::run(&shared.launcher, &work, &|line| tracing::debug!(function, "build: {line}")).await?;

@@ -46,6 +46,12 @@ pub struct RuntimeSpec {
     /// the first one found is the only one.
     #[serde(default)]
     pub version_name: Option<String>,
+    /// Its place among those that are looked for in a container image whose language nobody says.
+    #[serde(default)]
+    pub image_rank: Option<u32>,
+    /// Whether it is of use in a container image only.
+    #[serde(default)]
+    pub image_only: bool,
     /// Arguments that make it print one line of JSON: `executable`, `version`, `prefixes`, and maybe
     /// `files` to stand beside the pack's own: names with contents in base64. Those are in
     /// `/dispatch`. With the word `{candidate}` in it, it is a whole command instead.
@@ -66,7 +72,22 @@ pub struct BuildSpec {
     pub command: Vec<String>,
 }
 
+/// Stands for this program.
+pub(super) const OURSELVES: &str = "{dispatch}";
+
+impl Pack {
+    /// Whether a user who writes `name` means it.
+    pub(crate) fn means(&self, name: &str) -> bool {
+        self.name == name || self.aliases.iter().any(|alias| alias == name)
+    }
+}
+
 impl RuntimeSpec {
+    /// Whether the runtime is this program.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.programs.iter().any(|program| program == OURSELVES)
+    }
+
     /// The name of a version: `python3.11` for `3.11.7`.
     pub(super) fn name_of(&self, version: &str) -> Option<String> {
         let mut parts = version.split('.');
@@ -82,7 +103,8 @@ impl RuntimeSpec {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerSpec {
-    /// The command; `{executable}` stands for the runtime. The pack's files are in `/dispatch`.
+    /// The command; `{executable}` stands for the runtime; `{command}`, `{directory}` and `{ports}`
+    /// for what the container image says that it lives in. The pack's files are in `/dispatch`.
     pub command: Vec<String>,
     /// Environment variables of every worker.
     #[serde(default)]

@@ -57,7 +57,9 @@ impl Prepared {
             context.update(part);
         };
         let executable = installed.runtime.executable.to_string_lossy();
-        for part in ["prepared-1", &pack.name, &installed.runtime.version, &executable] {
+        for part in
+            ["prepared-2", &pack.name, &installed.runtime.version, &executable, installed.home()]
+        {
             add(part.as_bytes());
         }
         for name in names {

@@ -13,16 +13,18 @@ use futures_util::stream::{self, StreamExt as _};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 
+use super::image::{self, Root};
+use super::pack::OURSELVES;
 use super::{AT_ONCE, Installed, Pack};
 use crate::Runtime;
 use crate::process::spec::LANGUAGE;
 
+/// Where programs are.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// How long a candidate may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Candidates tried for one language.
 const MAX_CANDIDATES: usize = 32;
-/// Stands for this program.
-const OURSELVES: &str = "{dispatch}";
 /// Stands for the candidate, in a probe that is another program.
 const CANDIDATE: &str = "{candidate}";
 /// Bytes read of what a candidate prints.
@@ -49,7 +51,8 @@ pub(super) async fn find(
     pack: &Pack,
     directory: &Path,
 ) -> Vec<(Installed, Files)> {
-    let candidates = candidates(pack).into_iter().take(MAX_CANDIDATES);
+    let on_host = !pack.runtime.image_only;
+    let candidates = candidates(pack).into_iter().take(MAX_CANDIDATES).filter(|_| on_host);
     let tries = stream::iter(candidates).map(|candidate| async move {
         let found = try_one(launcher, pack, directory, &candidate).await?;
         tracing::debug!(language = pack.name, executable = %candidate.display(), "found");
@@ -89,15 +92,21 @@ fn candidates(pack: &Pack) -> Vec<PathBuf> {
     }
     let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
     for pattern in &pack.runtime.patterns {
-        for path in expand(&pattern.replace("{home}", &home)) {
+        for path in expand(&pattern.replace("{home}", &home), names) {
             add(path);
         }
     }
     found
 }
 
+/// The names in a directory of this machine.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
 /// The paths that a pattern means, the highest version first. `*` stands within one name.
-fn expand(pattern: &str) -> Vec<PathBuf> {
+fn expand(pattern: &str, list: impl Fn(&Path) -> Vec<String>) -> Vec<PathBuf> {
     let mut paths = vec![PathBuf::from("/")];
     for part in Path::new(pattern).components().skip(1) {
         let part = part.as_os_str().to_string_lossy().into_owned();
@@ -107,10 +116,8 @@ fn expand(pattern: &str) -> Vec<PathBuf> {
         };
         let mut next = Vec::new();
         for path in paths {
-            let Ok(entries) = std::fs::read_dir(&path) else { continue };
-            let mut names: Vec<String> = entries
-                .flatten()
-                .filter_map(|entry| entry.file_name().into_string().ok())
+            let mut names: Vec<String> = list(&path)
+                .into_iter()
                 .filter(|name| name.len() >= before.len() + after.len())
                 .filter(|name| name.starts_with(before) && name.ends_with(after))
                 .collect();
@@ -135,8 +142,65 @@ async fn try_one(
 ) -> Option<(Installed, Files)> {
     // `<prefix>/bin/python3`: the prefix is what a runtime outside the base view needs. We are one
     // file, and what stands around it is nobody's business.
-    let ours = pack.runtime.programs.iter().any(|program| program == OURSELVES);
+    let ours = pack.runtime.is_ours();
     let prefix = if ours { candidate } else { candidate.parent()?.parent()? };
+    let spec = asking(pack, directory, candidate, &outside_view(&[prefix.to_owned()]));
+    let mut answer = ask(launcher, &spec).await?;
+    // What a sandbox does not show, a probe cannot look for.
+    answer.prefixes.retain(|prefix| prefix.exists());
+    let installed = Installed {
+        binds: outside_view(&answer.prefixes),
+        syscalls: spec.syscalls.clone(),
+        runtime: Runtime {
+            language: pack.name.clone(),
+            version: answer.version,
+            executable: answer.executable,
+            version_of: None,
+        },
+        root: None,
+    };
+    Some((installed, answer.files))
+}
+
+/// The runtime of a pack in a container image.
+pub(super) async fn find_in(
+    launcher: &Launcher,
+    pack: &Pack,
+    directory: &Path,
+    mut root: Root,
+) -> Option<Installed> {
+    let mut found = Vec::new();
+    if pack.runtime.is_ours() {
+        found.extend(image::ourselves(&mut root).ok());
+    } else {
+        let path = root.environment.get("PATH").map_or(PATH, String::as_str);
+        let directories = path.split(':').filter(|directory| directory.starts_with('/'));
+        for directory in directories {
+            found.extend(pack.runtime.programs.iter().map(|name| Path::new(directory).join(name)));
+        }
+        for pattern in pack.runtime.patterns.iter().filter(|pattern| pattern.starts_with('/')) {
+            found.extend(expand(pattern, |path| dispatch_oci::names(&root.path, path)));
+        }
+        found.retain(|path| root.has(path));
+        found.dedup();
+    }
+    for candidate in found.into_iter().take(MAX_CANDIDATES) {
+        let mut installed = image::installed(pack, root.clone(), String::new(), candidate.clone());
+        let mut spec = asking(pack, directory, &candidate, &[]);
+        spec.env = installed.environment(spec.env).into_iter().collect();
+        installed.place(&mut spec);
+        let Some(answer) = ask(launcher, &spec).await else { continue };
+        installed.runtime.version = answer.version;
+        if !pack.runtime.is_ours() {
+            installed.runtime.executable = answer.executable;
+        }
+        return Some(installed);
+    }
+    None
+}
+
+/// The command that asks a candidate what it is.
+fn asking(pack: &Pack, directory: &Path, candidate: &Path, view: &[PathBuf]) -> Spec {
     let (program, probe) = (candidate.display().to_string(), &pack.runtime.probe);
     let argv: Vec<String> = if probe.iter().any(|word| word == CANDIDATE) {
         let fill = |word: &String| if word == CANDIDATE { program.clone() } else { word.clone() };
@@ -144,28 +208,19 @@ async fn try_one(
     } else {
         std::iter::once(program).chain(probe.iter().cloned()).collect()
     };
-    let mut spec = command(argv, &outside_view(&[prefix.to_owned()]));
+    let mut spec = command(argv, view);
     let (source, target) = (directory.to_owned(), PathBuf::from(LANGUAGE));
     spec.binds.push(Bind { source, target, writable: false });
     spec.syscalls = pack.sandbox.calls();
-    let (exit, text) = run(launcher, &spec).await.ok()?;
+    spec
+}
+
+async fn ask(launcher: &Launcher, spec: &Spec) -> Option<Answer> {
+    let (exit, text) = run(launcher, spec).await.ok()?;
     if exit != Exit::Code(0) {
         return None;
     }
-    let mut answer: Answer = serde_json::from_str(text.trim()).ok()?;
-    // What a sandbox does not show, a probe cannot look for.
-    answer.prefixes.retain(|prefix| prefix.exists());
-    let installed = Installed {
-        binds: outside_view(&answer.prefixes),
-        syscalls: spec.syscalls,
-        runtime: Runtime {
-            language: pack.name.clone(),
-            version: answer.version,
-            executable: answer.executable,
-            version_of: None,
-        },
-    };
-    Some((installed, answer.files))
+    serde_json::from_str(text.trim()).ok()
 }
 
 /// Adds what a runtime has made to a pack: never in the place of a file, nor anywhere else.
@@ -206,11 +261,13 @@ fn outside_view(directories: &[PathBuf]) -> Vec<PathBuf> {
 pub(crate) fn command(argv: Vec<String>, directories: &[PathBuf]) -> Spec {
     let same =
         |path: &PathBuf| Bind { source: path.clone(), target: path.clone(), writable: false };
-    let env = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", "/tmp"), ("LANG", "C.UTF-8")];
+    let env = [("PATH", PATH), ("HOME", "/tmp"), ("LANG", "C.UTF-8")];
     Spec {
         argv,
         env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
         cwd: PathBuf::from("/tmp"),
+        root: None,
+        scratch: Vec::new(),
         binds: directories.iter().map(same).collect(),
         mount_points: Vec::new(),
         network: Network::None,

@@ -33,18 +33,19 @@ const PASSED: &[&str] = &[
     "REQUESTS_CA_BUNDLE",
     "NODE_EXTRA_CA_CERTS",
 ];
-/// Their configuration files, below the home directory or absolute.
-const CONFIGURATION: &[&str] = &[
-    "/etc/pip.conf",
-    "/etc/npmrc",
-    "/etc/uv/uv.toml",
-    "~/.config/pip/pip.conf",
-    "~/.pip/pip.conf",
-    "~/.npmrc",
-    "~/.config/uv/uv.toml",
-    "~/.netrc",
-    "~/.m2/settings.xml",
-    "~/.m2/settings-security.xml",
+/// Their configuration files, below the home directory or absolute, and where an image shows those that
+/// are: its own `/etc` cannot be changed.
+const CONFIGURATION: &[(&str, &str)] = &[
+    ("/etc/pip.conf", "~/.pip/pip.conf"),
+    ("/etc/npmrc", "~/.npmrc"),
+    ("/etc/uv/uv.toml", "~/.config/uv/uv.toml"),
+    ("~/.config/pip/pip.conf", ""),
+    ("~/.pip/pip.conf", ""),
+    ("~/.npmrc", ""),
+    ("~/.config/uv/uv.toml", ""),
+    ("~/.netrc", ""),
+    ("~/.m2/settings.xml", ""),
+    ("~/.m2/settings-security.xml", ""),
 ];
 /// Where programs such as npm keep what they need outside `/usr`.
 const TOOLS: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
@@ -58,6 +59,7 @@ pub(super) async fn choose<'a>(
     for installer in &dependencies.installers {
         let argv = words(&installer.test, installed);
         let mut spec = probe::command(in_path(argv, installed), &installed.binds);
+        installed.place(&mut spec);
         spec.syscalls.clone_from(&installed.syscalls);
         if let Ok((Exit::Code(0), _)) = probe::run(launcher, &spec).await {
             return Some(installer);
@@ -78,7 +80,7 @@ fn in_path(mut argv: Vec<String>, installed: &Installed) -> Vec<String> {
         let beside = installed.runtime.executable.parent().map(Path::to_owned);
         let usual = TOOLS.iter().map(PathBuf::from);
         let found = beside.into_iter().chain(usual).map(|dir| dir.join(&*program));
-        if let Some(found) = found.into_iter().find(|path| path.is_file()) {
+        if let Some(found) = found.into_iter().find(|path| installed.has(path)) {
             *program = found.display().to_string();
         } else {
             *program = format!("/usr/bin/{program}");
@@ -117,15 +119,24 @@ fn sandbox(
     ];
     let mut spec = run::sandbox(argv, plan.installed, binds, limits);
     spec.network = Network::Host;
+    let in_image = plan.installed.root.is_some();
+    let is_place = |value: &str| value.starts_with('/');
+    // An image has places of its own, and those of the host's are shown where they can be.
     let passed = std::env::vars().filter(|(name, _)| passed(name));
+    let passed = passed.filter(|(_, value)| !in_image || !is_place(value));
     spec.env = passed.chain(std::mem::take(&mut spec.env)).collect();
     let home = std::env::var("HOME").unwrap_or_default();
-    for file in CONFIGURATION {
+    for (file, other) in CONFIGURATION {
         let source = PathBuf::from(file.replace('~', &home));
-        let target = PathBuf::from(file.replace('~', "/tmp"));
-        if source.is_file() {
+        let inside = if in_image && !other.is_empty() { other } else { file };
+        let target = PathBuf::from(inside.replace('~', "/tmp"));
+        let taken = spec.binds.iter().any(|bind| bind.target == target);
+        if source.is_file() && !taken {
             spec.binds.push(bind(&source, &target, false));
         }
+    }
+    if in_image {
+        return spec;
     }
     // What the passed variables point at: certificates, directories of packages.
     for value in spec.env.iter().map(|(_, value)| value).filter(|value| value.starts_with('/')) {

@@ -42,7 +42,7 @@ struct Base<'a> {
 
 fn base<'a>(shared: &'a Shared, language: &str, host_uid: u32) -> Result<Base<'a>, Failure> {
     let (Some(pack), Some(installed)) =
-        (shared.languages.resolve(language), shared.languages.installed(language))
+        (shared.languages.pack(language), shared.languages.installed(language))
     else {
         return Err(failure::system(format!(
             "The language {language} is not installed on this machine; install its interpreter and \
@@ -50,8 +50,16 @@ fn base<'a>(shared: &'a Shared, language: &str, host_uid: u32) -> Result<Base<'a
         )));
     };
     let executable = installed.runtime.executable.display().to_string();
-    let argv = pack.worker.command.iter().map(|word| word.replace("{executable}", &executable));
-    let mut binds = vec![read_only(shared.languages.directory(&pack.name), LANGUAGE)];
+    let argv = pack.worker.command.iter().flat_map(|word| match (word.as_str(), &installed.root) {
+        ("{command}", Some(root)) => root.command.clone(),
+        ("{directory}", Some(root)) => vec![root.directory.display().to_string()],
+        ("{ports}", Some(root)) => {
+            let ports: Vec<String> = root.ports.iter().map(u16::to_string).collect();
+            vec![ports.join(",")]
+        }
+        _ => vec![word.replace("{executable}", &executable)],
+    });
+    let mut binds = vec![read_only(shared.languages.directory(language), LANGUAGE)];
     binds.extend(installed.binds.iter().map(|path| Bind {
         source: path.clone(),
         target: path.clone(),
@@ -61,10 +69,18 @@ fn base<'a>(shared: &'a Shared, language: &str, host_uid: u32) -> Result<Base<'a
     let linked = pack.worker.link_environment.iter().filter(|_| !shared.launcher.has_views());
     let of_pack = pack.worker.environment.iter().chain(linked);
     let of_pack = of_pack.map(|(name, value)| (name.clone(), value.clone()));
-    let sandbox = Spec {
+    let mut sandbox = Spec {
         argv: argv.collect(),
-        env: fixed.chain(of_pack).collect::<BTreeMap<_, _>>().into_iter().collect(),
+        env: installed
+            .environment(fixed)
+            .into_iter()
+            .chain(of_pack)
+            .collect::<BTreeMap<_, _>>()
+            .into_iter()
+            .collect(),
         cwd: SOURCE.into(),
+        root: None,
+        scratch: Vec::new(),
         binds,
         mount_points: vec![SOURCE.into(), pack.worker.layer_target.clone().into()],
         network: Network::None,
@@ -78,6 +94,7 @@ fn base<'a>(shared: &'a Shared, language: &str, host_uid: u32) -> Result<Base<'a
         syscalls: installed.syscalls.clone(),
         host_uid,
     };
+    installed.place(&mut sandbox);
     Ok(Base { pack, sandbox })
 }
 

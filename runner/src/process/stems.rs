@@ -62,8 +62,9 @@ impl Stems {
         });
     }
 
-    fn is_expected(&self, language: &str) -> bool {
-        lock(&self.kinds).contains_key(language)
+    /// The languages that have functions.
+    fn expected(&self) -> Vec<String> {
+        lock(&self.kinds).keys().cloned().collect()
     }
 
     /// How many wait, by language.
@@ -113,21 +114,17 @@ fn wanted(shared: &Shared, language: &str) -> usize {
 
 /// Keeps as many waiting as the options say, one start at a time.
 pub(super) async fn keep(shared: Arc<Shared>) {
-    let languages: Vec<String> = shared
-        .languages
-        .packs()
-        .iter()
-        .filter(|pack| pack.worker.waits && shared.languages.installed(&pack.name).is_some())
-        .map(|pack| pack.name.clone())
-        .collect();
+    let waits = |name: &String| {
+        let pack = shared.languages.pack(name).filter(|pack| pack.worker.waits);
+        pack.is_some() && shared.languages.installed(name).is_some()
+    };
     // Languages whose last start failed, and until when they are let be.
-    let mut failed_until: HashMap<&str, Instant> = HashMap::new();
+    let mut failed_until: HashMap<String, Instant> = HashMap::new();
     loop {
         let now = Instant::now();
         failed_until.retain(|_, until| *until > now);
-        let mut expected = languages
-            .iter()
-            .filter(|name| shared.stems.is_expected(name) && !failed_until.contains_key(&***name));
+        let expected = shared.stems.expected().into_iter().filter(waits);
+        let mut expected = expected.filter(|name| !failed_until.contains_key(name));
         let missing = expected.find(|name| {
             let wanted = wanted(&shared, name);
             shared.stems.shrink(name, wanted);
@@ -142,14 +139,14 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         };
         let uid = shared.uids.take();
         let started = async {
-            let prepared = shared.languages.prepare(&shared.launcher, language).await;
+            let prepared = shared.languages.prepare(&shared.launcher, &language).await;
             prepared.map_err(failure::system)?;
-            let spec = spec::waiting(&shared, language, uid.number())?;
+            let spec = spec::waiting(&shared, &language, uid.number())?;
             load::wait(&shared.launcher, &spec, shared.options.start_timeout).await
         };
         let started = started.await;
         match started {
-            Ok((child, proxy)) => shared.stems.put(language, Stem { child, proxy, uid }),
+            Ok((child, proxy)) => shared.stems.put(&language, Stem { child, proxy, uid }),
             Err(failed) => {
                 tracing::warn!(language, "no process can wait for functions: {}", failed.message);
                 failed_until.insert(language, Instant::now() + PAUSE);

@@ -146,7 +146,7 @@ async fn nothing_is_left_also_of_a_launcher_that_was_killed() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
         .unwrap();
     until("it has ended", || other.has_ended()).await;
-    assert!(left.iter().any(|(_, path)| path.exists()), "nobody was there to remove them");
+    // Its own launcher cannot have; another test's may.
     let next = Launcher::start().unwrap();
     until("they are swept", || left.iter().all(|(_, path)| !path.parent().unwrap().exists())).await;
     let last = next.spawn(&shell("sleep 1000")).await.unwrap();

@@ -10,6 +10,7 @@ mod limits;
 mod network;
 mod owners;
 mod plain;
+mod rootfs;
 mod support;
 mod uplink;
 mod view;

@@ -15,6 +15,8 @@ pub fn spec(argv: &[&str]) -> Spec {
         argv: argv.iter().map(|word| (*word).to_owned()).collect(),
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         cwd: PathBuf::from("/tmp"),
+        root: None,
+        scratch: Vec::new(),
         binds: Vec::new(),
         mount_points: Vec::new(),
         network: Network::None,

@@ -1,18 +1,19 @@
 //! Jobs that make base images, images and functions ready.
 
-use std::io::Write as _;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use dispatch_api::{BaseImage, Function, Kind, Status};
-use dispatch_runner::{BuildError, LayerRequest, SourceRequest};
+use dispatch_runner::image::Credentials;
+use dispatch_runner::{BuildError, LayerRequest, PullRequest, Pulled, SourceRequest};
 use serde_json::json;
 
 use super::{backoff, gone};
 use crate::app::App;
+use crate::build_log::BuildLog;
 use crate::function::{Stored, hex};
-use crate::image;
 use crate::resource::now;
 use crate::store::{self, Entity, Job, JobEnd};
+use crate::{base_image, image};
 
 type Result<T, E = String> = std::result::Result<T, E>;
 
@@ -58,42 +59,59 @@ fn failed(reason: String) -> impl FnOnce(&mut Entity) + Send + 'static {
     }
 }
 
-/// The language a reference means, installed here, or what to do.
-fn language(app: &App, reference: &str) -> Result<String> {
-    let installed = app.runner.runtimes();
-    let names: Vec<&str> = installed.iter().map(|runtime| runtime.language.as_str()).collect();
-    let Some(language) = app.runner.resolve_language(reference) else {
-        return Err(format!(
-            "error when pulling image {reference}: only the languages of this machine can be \
-             used here, not images of a registry; use the reference \
-             dispatchframework/<language>-base with one of: {}",
-            names.join(", ")
-        ));
-    };
-    if names.contains(&language.as_str()) {
-        return Ok(language);
+/// The language of this machine that a reference means, or what to do; none where it names a container
+/// image.
+fn language(app: &App, reference: &str) -> Option<Result<String>> {
+    let language = app.runner.resolve_language(reference)?;
+    let names = names(app);
+    if names.contains(&language) {
+        return Some(Ok(language));
     }
-    Err(format!(
+    Some(Err(format!(
         "the language {language} is not installed on this machine: install its interpreter, start \
          the server again and update the base image; installed are: {}",
         names.join(", ")
-    ))
+    )))
 }
 
-/// Resolves a base image to a language of this machine.
+/// The languages of this machine.
+fn names(app: &App) -> Vec<String> {
+    app.runner.runtimes().into_iter().map(|runtime| runtime.language).collect()
+}
+
+/// What a base image turned out to be.
+struct Base {
+    language: String,
+    runtime: String,
+    digest: String,
+}
+
+/// Resolves a base image to a language of this machine, or gets its container image.
 pub(super) async fn base_image(app: &Arc<App>, job: &Job) -> Result<JobEnd> {
     let Some(entity) = entity(app, Kind::BaseImage, job).await? else { return Ok(JobEnd::Done) };
-    let base: BaseImage = serde_json::from_value(entity.body.clone()).unwrap_or_default();
-    let found = match language(app, &base.docker_url) {
-        Ok(language) => app.runner.prepare_language(&language).await.map(|()| language),
-        Err(reason) => Err(reason),
+    let stored: base_image::Stored =
+        serde_json::from_value(entity.body.clone()).unwrap_or_default();
+    let found = match language(app, &stored.base.docker_url) {
+        Some(Ok(language)) => {
+            let runtime = language.clone();
+            let prepared = app.runner.prepare_language(&language).await;
+            prepared.map(|()| Base { language, runtime, digest: String::new() })
+        }
+        Some(Err(reason)) => Err(reason),
+        None => match pull(app, &entity, &stored.base).await {
+            Ok(base) => Ok(base),
+            Err(BuildError::Rejected(reason)) => Err(reason),
+            Err(BuildError::Failed(error)) => return Err(error),
+        },
     };
     match found {
-        Ok(language) => {
+        Ok(Base { language, runtime, digest }) => {
             let apply = move |entity: &mut Entity| {
-                if base.language.is_empty() {
+                if stored.base.language.is_empty() {
                     entity.body["language"] = json!(language);
                 }
+                entity.body["runtime"] = json!(runtime);
+                entity.body["digest"] = json!(digest);
                 entity.status = Status::Ready;
                 entity.reason.clear();
             };
@@ -104,6 +122,63 @@ pub(super) async fn base_image(app: &Arc<App>, job: &Job) -> Result<JobEnd> {
         }
     }
     Ok(JobEnd::Done)
+}
+
+/// Gets a container image.
+async fn pull(app: &App, entity: &Entity, base: &BaseImage) -> Result<Base, BuildError> {
+    let log = BuildLog::create(app, &entity.id).map_err(BuildError::Failed)?;
+    let credentials = credentials(app, entity, base).await?;
+    let request = PullRequest {
+        organization: entity.org.clone(),
+        reference: base.docker_url.clone(),
+        language: base.language.clone(),
+        credentials,
+        // The operator's accounts are for nobody else.
+        operators_accounts: entity.org == app.config.default_organization,
+    };
+    let pulled = app.runner.pull_image(&request, &|line| log.line(line)).await;
+    let pulled = pulled.inspect_err(|error| log.line(&format!("failed: {error}")));
+    let pulled = pulled.map_err(|error| match error {
+        // Without a host before it, it may be the name of a language that was meant.
+        BuildError::Rejected(reason) if !base.docker_url.contains(['.', ':']) => {
+            BuildError::Rejected(format!(
+                "{reason}; if a language of this machine is meant, it is one of: {}",
+                names(app).join(", ")
+            ))
+        }
+        error => error,
+    })?;
+    let Pulled { language, runtime, digest, .. } = pulled;
+    Ok(Base { language, runtime, digest })
+}
+
+/// Who asks the registry, where a secret says it.
+async fn credentials(
+    app: &App,
+    entity: &Entity,
+    base: &BaseImage,
+) -> Result<Option<Credentials>, BuildError> {
+    let name = &base.registry_secret;
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let secret = app.store.get(Kind::Secret, &entity.org, name).await;
+    let secret = secret.map_err(|error| BuildError::Failed(error.to_string()))?;
+    let secret = secret.ok_or_else(|| {
+        BuildError::Rejected(format!("the registry's secret {name} does not exist"))
+    })?;
+    let mut values = crate::secret::open(app, &secret)
+        .map_err(|error| BuildError::Failed(format!("the secret {name}: {error}")))?;
+    if let Some(text) = values.get(".dockerconfigjson") {
+        return Credentials::for_image(text, &base.docker_url)
+            .map_err(|why| BuildError::Rejected(format!("the secret {name}: {why}")));
+    }
+    match (values.remove("username"), values.remove("password")) {
+        (Some(username), Some(password)) => Ok(Some(Credentials { username, password })),
+        _ => Err(BuildError::Rejected(format!(
+            "the secret {name} has neither username and password nor .dockerconfigjson"
+        ))),
+    }
 }
 
 /// Builds the dependency layer of an image.
@@ -118,10 +193,15 @@ pub(super) async fn image(app: &Arc<App>, job: &Job) -> Result<JobEnd> {
         seen = fresh;
     }
     match build_image(app, &seen).await {
-        Ok((language, layer)) => {
+        Ok(Built::NotYet) => {
+            let error = "the base image is not ready".to_owned();
+            return Ok(JobEnd::Retry { at: now() + backoff(job.attempts, 100, 2_000), error });
+        }
+        Ok(Built::Ready { language, runtime, layer }) => {
             let url = format!("dispatch/{}:latest", seen.id);
             let apply = move |entity: &mut Entity| {
                 entity.body["language"] = json!(language);
+                entity.body["runtime"] = json!(runtime);
                 entity.body["dockerUrl"] = json!(url);
                 entity.body["layer"] = json!(layer);
                 entity.status = Status::Ready;
@@ -137,15 +217,17 @@ pub(super) async fn image(app: &Arc<App>, job: &Job) -> Result<JobEnd> {
     Ok(JobEnd::Done)
 }
 
-/// The language and the layer's key.
-async fn build_image(
-    app: &Arc<App>,
-    entity: &Entity,
-) -> Result<(String, Option<String>), BuildError> {
+/// What an image turned out to be.
+enum Built {
+    Ready { language: String, runtime: String, layer: Option<String> },
+    NotYet,
+}
+
+async fn build_image(app: &Arc<App>, entity: &Entity) -> Result<Built, BuildError> {
     let stored: image::Stored = serde_json::from_value(entity.body.clone())
         .map_err(|error| BuildError::Failed(error.to_string()))?;
     let image = stored.image;
-    let log = BuildLog::create(app, &entity.id)?;
+    let log = BuildLog::create(app, &entity.id).map_err(BuildError::Failed)?;
     let base = app
         .store
         .get(Kind::BaseImage, &entity.org, &image.base_image_name)
@@ -155,9 +237,28 @@ async fn build_image(
             let name = &image.base_image_name;
             BuildError::Rejected(format!("Error fetching base image {name}: it does not exist"))
         })?;
-    let reference = base.body.get("dockerUrl").and_then(serde_json::Value::as_str);
-    let language = language(app, reference.unwrap_or_default()).map_err(BuildError::Rejected)?;
-    log.line(&format!("base image {} is {language} of this machine", base.name));
+    let found: base_image::Stored =
+        serde_json::from_value(base.body).map_err(|error| BuildError::Failed(error.to_string()))?;
+    let (language, runtime) = match language(app, &found.base.docker_url) {
+        Some(language) => {
+            let language = language.map_err(BuildError::Rejected)?;
+            log.line(&format!("base image {} is {language} of this machine", base.name));
+            (language.clone(), language)
+        }
+        None => match base.status {
+            Status::Ready if !found.runtime.is_empty() => {
+                let language = found.base.language;
+                log.line(&format!("base image {} is {}", base.name, found.base.docker_url));
+                (language, found.runtime)
+            }
+            Status::Error => {
+                let (name, reason) = (&base.name, base.reason.join(", "));
+                let text = format!("base image {name} is in error status: {reason}");
+                return Err(BuildError::Rejected(text));
+            }
+            _ => return Ok(Built::NotYet),
+        },
+    };
     if let Some(package) = image.system_dependencies.packages.first() {
         return Err(BuildError::Rejected(format!(
             "system package {} cannot be added to {}: its functions run on the languages of this \
@@ -168,10 +269,10 @@ async fn build_image(
     let manifest = image.runtime_dependencies.manifest;
     if manifest.trim().is_empty() {
         log.line("no dependencies to install");
-        return Ok((language, None));
+        return Ok(Built::Ready { language, runtime, layer: None });
     }
     let request =
-        LayerRequest { organization: entity.org.clone(), language: language.clone(), manifest };
+        LayerRequest { organization: entity.org.clone(), language: runtime.clone(), manifest };
     let layer = app
         .runner
         .build_layer(&request, &|line| log.line(line))
@@ -179,34 +280,7 @@ async fn build_image(
         .inspect_err(|error| log.line(&format!("failed: {error}")))?;
     let how = if layer.reused { "found" } else { "built" };
     log.line(&format!("layer {} {how}", &layer.key[..12.min(layer.key.len())]));
-    Ok((language, Some(layer.key)))
-}
-
-/// The log of the newest build of an image.
-struct BuildLog(Mutex<(std::fs::File, usize)>);
-
-/// Bytes of a build log.
-const MAX_LOG: usize = 4 << 20;
-
-impl BuildLog {
-    fn create(app: &App, id: &str) -> Result<BuildLog, BuildError> {
-        let path = app.build_log(id);
-        let file = std::fs::File::create(&path).map_err(|error| {
-            BuildError::Failed(format!("cannot write {}: {error}", path.display()))
-        })?;
-        Ok(BuildLog(Mutex::new((file, 0))))
-    }
-
-    fn line(&self, line: &str) {
-        let Ok(mut guard) = self.0.lock() else { return };
-        let (file, written) = &mut *guard;
-        *written += line.len() + 1;
-        if *written <= MAX_LOG
-            && let Err(error) = writeln!(file, "{line}")
-        {
-            tracing::warn!(%error, "a line of a build log is lost");
-        }
-    }
+    Ok(Built::Ready { language, runtime, layer: Some(layer.key) })
 }
 
 /// Builds a revision of a function, checks its handler and makes it serve.
@@ -240,11 +314,13 @@ pub(super) async fn function(app: &Arc<App>, job: &Job) -> Result<JobEnd> {
         }
         Found::Never(reason) => return finish(app, &seen, faas_id, Err(reason)).await,
     };
-    app.runner.expect(&image.image.language);
+    // Images of earlier versions say only this.
+    let runtime = if image.runtime.is_empty() { image.image.language } else { image.runtime };
+    app.runner.expect(&runtime);
     if seen.status == Status::Initialized {
         change(app, &seen, |entity| entity.status = Status::Creating).await?;
     }
-    stored.language.clone_from(&image.image.language);
+    stored.language = runtime;
     stored.layer = image.layer;
     let built = build_function(app, &seen, faas_id, stored).await;
     match built {

@@ -32,14 +32,19 @@ async fn the_life_of_a_base_image() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_reference_ends_in_one_reason_that_helps() {
     let t = start().await;
-    let body = json!({ "name": "missing", "dockerUrl": "missing/image:latest" });
-    t.post("/v1/baseimage", body).await.is(201);
-    let image = t.settled("/v1/baseimage/missing").await;
-    assert_eq!(image["status"], "ERROR");
-    let reason = image["reason"].as_array().unwrap();
-    assert_eq!(reason.len(), 1);
-    assert!(reason[0].as_str().unwrap().contains("python3"), "it names what can be used: {image}");
-    t.delete("/v1/baseimage/missing").await.is(200);
+    // No name is looked up, and nothing listens there.
+    for (url, wanted) in
+        [("127.0.0.1:1/missing/image:latest", "cannot reach 127.0.0.1:1"), ("Python", "python3")]
+    {
+        let body = json!({ "name": "missing", "dockerUrl": url });
+        t.post("/v1/baseimage", body).await.is(201);
+        let image = t.settled("/v1/baseimage/missing").await;
+        assert_eq!(image["status"], "ERROR");
+        let reason = image["reason"].as_array().unwrap();
+        assert_eq!(reason.len(), 1);
+        assert!(reason[0].as_str().unwrap().contains(wanted), "{image}");
+        t.delete("/v1/baseimage/missing").await.is(200);
+    }
     t.stop().await;
 }
 

@@ -17,6 +17,45 @@ pub const ROWS: &[Attack] = &[
     by(33, "archives-with-names-twice-or-strange", Archives, ARCHIVES),
     by(33, "archives-of-too-many-files", Archives, ARCHIVES),
     by(33, "archives-that-unpack-to-too-much", Archives, BOMBS),
+    by(34, "layers-that-lead-out", Archives, "oci/src/unpack/tests.rs: nothing_leaves_the_tree"),
+    by(34, "layers-with-links-out", Archives, LINKS),
+    by(34, "layers-with-devices-and-setuid-files", Archives, MODES),
+    by(
+        34,
+        "layers-that-unpack-to-too-much",
+        Archives,
+        "oci/src/unpack/tests.rs: there_is_an_end_to_everything",
+    ),
+    by(
+        34,
+        "layers-of-other-bytes",
+        Archives,
+        "oci/tests/it/pulls.rs: other_bytes_than_the_digest_says_are_refused_and_not_kept",
+    ),
+    by(
+        34,
+        "images-of-too-many-layers",
+        Validation,
+        "oci/src/manifest.rs: what_is_not_an_image_is_refused_with_a_reason",
+    ),
+    by(
+        34,
+        "image-archives-that-reach-out",
+        Archives,
+        "oci/tests/it/archives.rs: an_archive_that_reaches_for_other_files_is_refused",
+    ),
+    by(
+        34,
+        "registries-that-ask-for-secrets",
+        Validation,
+        "oci/tests/it/pulls.rs: secrets_do_not_leave_for_places_without_tls",
+    ),
+    by(
+        34,
+        "images-of-another-by-name",
+        Lookup,
+        "runner/src/language.rs: the_languages_of_this_machine_are_found_and_references_mean_them",
+    ),
     by(35, "deep-and-broken-json", Validation, "gateway::strange_json_is_refused_at_the_door"),
     by(36, "lengths-in-doubt", Http, "gateway::requests_whose_length_is_in_doubt_are_refused"),
     by(36, "length-beside-chunks", Http, "gateway::a_length_beside_chunks_smuggles_nothing"),
@@ -42,6 +81,9 @@ pub const ROWS: &[Attack] = &[
     by(37, "hijack-by-variables", Inheritance, "names::variables_are_a_functions_own"),
 ];
 
+const LINKS: &str = "oci/src/unpack/tests.rs: links_lead_nowhere_but_into_the_tree";
+const MODES: &str =
+    "oci/src/unpack/tests.rs: permissions_are_for_one_user_and_nobody_becomes_another";
 const ALIKE: &str = "tenants::what_another_has_answers_like_what_nobody_has";
 const LISTS: &str = "tenants::lists_watches_and_references_stay_inside";
 const WORKERS: &str = "tenants::workers_find_nothing_of_each_other";
