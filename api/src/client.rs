@@ -16,8 +16,8 @@ use crate::gc::Garbage;
 use crate::image::Archive;
 use crate::validate::{self, Invalid};
 use crate::{
-    Egress, Function, Health, ORGANIZATION_HEADER, PROJECT_HEADER, Problem, Revision, Run, Scale,
-    Version,
+    Egress, Function, Health, Image, ORGANIZATION_HEADER, PROJECT_HEADER, Problem, Revision, Run,
+    Scale, Version,
 };
 
 mod answer;
@@ -355,6 +355,16 @@ impl Client {
         let url = self.url(&[T::PATH, name, "logs"], query);
         let response = self.send(self.request(Method::GET, url).timeout(LONGEST_BUILD)).await?;
         Ok(Text::new(response))
+    }
+
+    /// Reads what packages are in an image, in the form `cyclonedx` or `spdx`.
+    ///
+    /// # Errors
+    /// Like all requests.
+    pub async fn sbom(&self, image: &str, form: &str) -> Result<serde_json::Value> {
+        validate::path_name("imageName", "path", image)?;
+        let url = self.url(&[Image::PATH, image, "sbom"], &[("format", form.to_owned())]);
+        answer(self.send(self.request(Method::GET, url)).await?).await
     }
 
     /// Gives the server the archive of an image, so that a base image can name it.

@@ -12,7 +12,9 @@ pub use create::{
     Create, CreateBaseImage, CreateEndpoint, CreateFunction, CreateImage, CreateSecret, Egress,
     FunctionSettings, ImageSettings, Update,
 };
-pub use get::{By, Get, GetEndpoint, GetFunction, GetImage, GetNamed, GetRun, GetSecret};
+pub use get::{
+    By, Get, GetBuilt, GetEndpoint, GetFunction, GetNamed, GetRun, GetSecret, SbomFormat,
+};
 pub use global::{Format, Global};
 
 /// Functions, and what they need and what calls them

@@ -52,9 +52,12 @@ impl Error {
     }
 }
 
-/// Whether an image's tree has a file there, links being followed as inside.
-pub fn has_file(root: &std::path::Path, path: &std::path::Path) -> bool {
-    tree::Tree::open(root).and_then(|tree| tree.file(path)).is_ok()
+/// Opens a file of an image's tree, links being followed as inside.
+///
+/// # Errors
+/// It is not there, or is no file.
+pub fn open_file(root: &std::path::Path, path: &std::path::Path) -> std::io::Result<std::fs::File> {
+    tree::Tree::open(root).and_then(|tree| tree.file(path))
 }
 
 /// The names in a directory of an image's tree; none if it is not there.

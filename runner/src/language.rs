@@ -17,6 +17,7 @@ use include_dir::{Dir, include_dir};
 
 pub(crate) use self::image::Found;
 pub use self::image::Root;
+pub(crate) use self::image::language as name_of;
 pub use self::pack::{
     BuildSpec, Dependencies, Installer, Pack, RuntimeSpec, SandboxSpec, Syscall, WorkerSpec,
 };

@@ -13,11 +13,12 @@ pub mod home;
 pub mod image;
 pub mod language;
 pub mod layer;
+pub mod packages;
 pub mod pool;
 pub mod process;
 pub mod worker;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -29,6 +30,7 @@ pub use call::{Call, Cause, Failure, Logs, Outcome, Timings};
 pub use dispatch_api::Schedule;
 pub use egress::Egress;
 pub use image::{PullRequest, Pulled};
+pub use packages::Package;
 pub use pool::scale::{Reason, Seen, Step};
 pub use process::room::Use;
 
@@ -221,6 +223,10 @@ pub trait Runner: Send + Sync + 'static {
         request: &'a PullRequest,
         log: &'a (dyn Fn(&str) + Send + Sync),
     ) -> BoxFuture<'a, Result<Pulled, BuildError>>;
+
+    /// The packages of a language's runtime, of the container image it lives in, and of a layer. Takes
+    /// a while: it walks through their files.
+    fn packages(&self, language: &str, layer: Option<&std::path::Path>) -> BTreeSet<Package>;
 
     /// Where the archive of an image is to be put, by the hex SHA-256 of it.
     fn image_archive(&self, digest: &str) -> Result<PathBuf, String>;

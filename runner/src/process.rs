@@ -12,7 +12,7 @@ mod tenant;
 pub(crate) mod uid;
 pub(crate) mod zygotes;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,11 +36,12 @@ use crate::home::Homes;
 use crate::image::{ImageOptions, ImageStore, PullRequest, Pulled};
 use crate::language::{Languages, Pack};
 use crate::layer::{LayerLimits, LayerStore};
+use crate::packages;
 use crate::pool::{Entry, Lease, Pool};
 use crate::worker::{Reply, failure};
 use crate::{
-    BuildError, Isolation, Layer, LayerRequest, PoolState, Revision, Runner, Runtime, Scale,
-    SourceRequest,
+    BuildError, Isolation, Layer, LayerRequest, Package, PoolState, Revision, Runner, Runtime,
+    Scale, SourceRequest,
 };
 
 /// How often a call is tried anew because its worker had died before it got the call.
@@ -323,6 +324,21 @@ impl Runner for ProcessRunner {
             self.tenant.admit(&request.organization).map_err(BuildError::Rejected)?;
             self.images.pull(request, log).await
         })
+    }
+
+    fn packages(&self, language: &str, layer: Option<&Path>) -> BTreeSet<Package> {
+        let installed = self.shared.languages.installed(language);
+        let root = installed.as_ref().and_then(|installed| installed.root.as_ref());
+        let trees: Vec<&Path> =
+            root.map(|root| root.path.as_path()).into_iter().chain(layer).collect();
+        let mut found = packages::find(&trees);
+        found.extend(installed.map(|installed| Package {
+            kind: "generic",
+            name: crate::language::name_of(language).to_owned(),
+            version: installed.runtime.version.clone(),
+            licence: String::new(),
+        }));
+        found
     }
 
     fn image_archive(&self, digest: &str) -> Result<PathBuf, String> {

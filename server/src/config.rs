@@ -224,6 +224,8 @@ settings! {
     registry_accounts: PathBuf = default_registry_accounts(), "DISPATCH_REGISTRY_ACCOUNTS";
     /// MiB a container image may take, unpacked
     max_image: u64 = 8192, "DISPATCH_MAX_IMAGE";
+    /// File with the packages that images of each organization may have
+    package_rules: PathBuf = PathBuf::new(), "DISPATCH_PACKAGE_RULES";
     /// MiB the dependencies of an image may take
     max_layer: u64 = 1024, "DISPATCH_MAX_LAYER";
     /// What functions that do not say may reach: none, proxy, learn or full
@@ -311,6 +313,7 @@ impl Config {
             self.default_egress != EgressMode::Full || !self.forbid_full_egress,
             "--default-egress is full, which --forbid-full-egress forbids: choose another one"
         );
+        crate::package_rules::Rules::read(&self.package_rules).map_err(anyhow::Error::msg)?;
         if let Some(wide) = self.egress_allow_private.0.iter().find(|net| net.prefix() < 7) {
             anyhow::bail!(
                 "--egress-allow-private {wide} is wider than any private range: list the ranges \

@@ -23,7 +23,7 @@ use crate::iam::Caller;
 use crate::problem::Error;
 use crate::trace::{REQUEST_ID, Trace};
 use crate::{
-    base_image, egress, endpoint, function, gc, image, image_archive, runs, scale, secret,
+    base_image, egress, endpoint, function, gc, image, image_archive, runs, sbom, scale, secret,
 };
 
 #[derive(OpenApi)]
@@ -43,6 +43,7 @@ fn resources() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(image::create, image::list))
         .routes(routes!(image::get, image::update, image::delete))
         .routes(routes!(image::logs))
+        .routes(routes!(sbom::get))
         .routes(routes!(function::create, function::list))
         .routes(routes!(function::get, function::update, function::delete))
         .routes(routes!(function::revisions))

@@ -210,6 +210,17 @@ async fn an_image_needs_no_c_library() {
 }
 
 #[test]
+fn an_ordinary_user_runs_images_too() {
+    let s = Server::as_user(12_345);
+    let files = Files::new().text("marker", "of the image").text("var/log/old", "");
+    let python = Layers::python().with(files);
+    image(&s, "py", &python, &json!({"Env": [PATHS, "OF=image"], "Cmd": ["python3"]}));
+    let path = s.file("look.py", LOOK);
+    s.dispatch(&["create", "function", "--image", "py", "look", &path, "--wait"]).ok();
+    assert_eq!(s.run("look", "1")["output"]["marker"], "of the image");
+}
+
+#[test]
 fn what_cannot_be_used_says_why() {
     let s = Server::start();
     let empty = Layers::of(vec![Files::new().text("file", "")]);

@@ -12,6 +12,7 @@ mod imports;
 mod isolation;
 mod java;
 mod lifecycle;
+mod packages;
 mod programs;
 mod quickstart;
 mod registry;

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 pub enum Get {
     /// Base images
     #[command(aliases = ["base-images", "baseimage", "baseimages"])]
-    BaseImage(GetImage),
+    BaseImage(GetBuilt),
     /// Images
     #[command(alias = "images")]
     Image(GetImage),
@@ -41,9 +41,31 @@ pub struct GetNamed {
     pub application: Option<String>,
 }
 
-/// Images and base images.
+/// Images.
 #[derive(Debug, Args)]
 pub struct GetImage {
+    #[command(flatten)]
+    pub built: GetBuilt,
+    /// Show what packages are in it, as a bill of materials in JSON
+    #[arg(long, requires = "name", conflicts_with_all = ["watch", "logs"])]
+    pub sbom: bool,
+    /// With --sbom: its form
+    #[arg(long, value_name = "FORM", requires = "sbom", default_value = "cyclonedx")]
+    pub sbom_format: SbomFormat,
+}
+
+/// The forms of a bill of materials.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SbomFormat {
+    /// CycloneDX 1.6.
+    Cyclonedx,
+    /// SPDX 2.3.
+    Spdx,
+}
+
+/// Images and base images.
+#[derive(Debug, Args)]
+pub struct GetBuilt {
     #[command(flatten)]
     pub named: GetNamed,
     /// Show the log of its build

@@ -5,7 +5,7 @@ use dispatch_api::{BaseImage, Egress, Endpoint, Function, Image, Run, Scale, Sec
 
 use super::{Session, watch};
 use crate::args::{
-    By, Format, Get, GetEndpoint, GetFunction, GetImage, GetNamed, GetRun, GetSecret,
+    By, Format, Get, GetBuilt, GetEndpoint, GetFunction, GetNamed, GetRun, GetSecret, SbomFormat,
 };
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -20,7 +20,17 @@ use crate::table::printable;
 pub async fn run(session: &Session, noun: Get) -> Result {
     match noun {
         Get::BaseImage(image) => images::<BaseImage>(session, &image).await,
-        Get::Image(image) => images::<Image>(session, &image).await,
+        Get::Image(image) => match image.built.named.name.as_ref().filter(|_| image.sbom) {
+            Some(name) => {
+                let form = match image.sbom_format {
+                    SbomFormat::Cyclonedx => "cyclonedx",
+                    SbomFormat::Spdx => "spdx",
+                };
+                let bill = session.client.sbom(name, form).await?;
+                output::line(&serde_json::to_string_pretty(&bill).unwrap_or_default())
+            }
+            None => images::<Image>(session, &image.built).await,
+        },
         Get::Function(function) => functions(session, &function).await,
         Get::Run(run) => runs(session, run).await,
         Get::Secret(secret) => secrets(session, &secret).await,
@@ -56,7 +66,7 @@ async fn filtered<T: Noun>(
     }
 }
 
-async fn images<T: Noun>(session: &Session, image: &GetImage) -> Result {
+async fn images<T: Noun>(session: &Session, image: &GetBuilt) -> Result {
     let Some(name) = image.named.name.as_ref().filter(|_| image.logs) else {
         return resources::<T>(session, &image.named).await;
     };

@@ -107,7 +107,7 @@ impl Root {
 
     /// Whether a file is there, links being followed as inside.
     pub(crate) fn has(&self, path: &Path) -> bool {
-        dispatch_oci::has_file(&self.path, path)
+        dispatch_oci::open_file(&self.path, path).is_ok()
     }
 }
 
@@ -162,7 +162,7 @@ pub(super) fn name(language: &str, image: &Image) -> String {
 }
 
 /// The language itself.
-pub(super) fn language(name: &str) -> &str {
+pub(crate) fn language(name: &str) -> &str {
     name.split_once(IN).map_or(name, |(language, _)| language)
 }
 

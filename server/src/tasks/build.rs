@@ -11,9 +11,10 @@ use super::{backoff, gone};
 use crate::app::App;
 use crate::build_log::BuildLog;
 use crate::function::{Stored, hex};
+use crate::package_rules::Rules;
 use crate::resource::now;
 use crate::store::{self, Entity, Job, JobEnd};
-use crate::{base_image, image};
+use crate::{base_image, image, sbom};
 
 type Result<T, E = String> = std::result::Result<T, E>;
 
@@ -266,13 +267,42 @@ async fn build_image(app: &Arc<App>, entity: &Entity) -> Result<Built, BuildErro
             package.name, base.name
         )));
     }
-    let manifest = image.runtime_dependencies.manifest;
+    let layer =
+        layer(app, &entity.org, &runtime, image.runtime_dependencies.manifest, &log).await?;
+    let rules = app.config.package_rules.clone();
+    let rules = tokio::task::spawn_blocking(move || Rules::read(&rules)).await;
+    let rules = rules.map_err(|error| BuildError::Failed(error.to_string()))?;
+    let rules = rules.map_err(BuildError::Failed)?;
+    if rules.concern(&entity.org) {
+        let built = image::Stored {
+            runtime: runtime.clone(),
+            layer: layer.clone(),
+            ..image::Stored::default()
+        };
+        let packages = sbom::packages(app, &built).await;
+        log.line(&format!("{} packages are held against the rules", packages.len()));
+        rules
+            .check(&entity.org, &packages)
+            .inspect_err(|why| log.line(why))
+            .map_err(BuildError::Rejected)?;
+    }
+    Ok(Built::Ready { language, runtime, layer })
+}
+
+/// The key of the layer with what a manifest asks for; none if it asks for nothing.
+async fn layer(
+    app: &App,
+    organization: &str,
+    runtime: &str,
+    manifest: String,
+    log: &BuildLog,
+) -> Result<Option<String>, BuildError> {
     if manifest.trim().is_empty() {
         log.line("no dependencies to install");
-        return Ok(Built::Ready { language, runtime, layer: None });
+        return Ok(None);
     }
-    let request =
-        LayerRequest { organization: entity.org.clone(), language: runtime.clone(), manifest };
+    let (organization, language) = (organization.to_owned(), runtime.to_owned());
+    let request = LayerRequest { organization, language, manifest };
     let layer = app
         .runner
         .build_layer(&request, &|line| log.line(line))
@@ -280,7 +310,7 @@ async fn build_image(app: &Arc<App>, entity: &Entity) -> Result<Built, BuildErro
         .inspect_err(|error| log.line(&format!("failed: {error}")))?;
     let how = if layer.reused { "found" } else { "built" };
     log.line(&format!("layer {} {how}", &layer.key[..12.min(layer.key.len())]));
-    Ok(Built::Ready { language, runtime, layer: Some(layer.key) })
+    Ok(Some(layer.key))
 }
 
 /// Builds a revision of a function, checks its handler and makes it serve.
