@@ -6,6 +6,7 @@ mod files;
 mod functions;
 mod gateway;
 mod gc;
+mod go;
 mod image_files;
 mod images;
 mod imports;

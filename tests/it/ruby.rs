@@ -1,21 +1,11 @@
 //! Gems that a function needs, from a source of the test's own: issue 4.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::{Server, until};
-
-/// A server of static files; killed when this is dropped.
-struct Files(Child);
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::support::{FileServer, Server};
 
 fn run(directory: &Path, program: &str, arguments: &[&str]) {
     let output =
@@ -23,8 +13,8 @@ fn run(directory: &Path, program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A source of gems with `tiny` 1.2.3; its port.
-fn gems(directory: &Path) -> (Files, u16) {
+/// A source of gems with `tiny` 1.2.3.
+fn gems(directory: &Path) -> FileServer {
     std::fs::create_dir_all(directory.join("lib")).unwrap();
     std::fs::create_dir_all(directory.join("gems")).unwrap();
     std::fs::write(directory.join("lib/tiny.rb"), "module Tiny\n  VALUE = 42\nend\n").unwrap();
@@ -33,22 +23,15 @@ fn gems(directory: &Path) -> (Files, u16) {
     std::fs::write(directory.join("tiny.gemspec"), gemspec).unwrap();
     run(directory, "gem", &["build", "--quiet", "--output", "gems/tiny-1.2.3.gem", "tiny.gemspec"]);
     run(directory, "gem", &["generate_index", "--quiet", "--directory", "."]);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut server = Command::new("python3");
-    server.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]);
-    server.current_dir(directory).stdout(Stdio::null()).stderr(Stdio::null());
-    let server = Files(server.spawn().unwrap());
-    until("the source of gems listens", || {
-        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-    });
-    (server, port)
+    FileServer::start(directory)
 }
 
 #[test]
 fn gems_are_installed_into_the_layer() {
     let s = Server::start();
     s.image("ruby");
-    let (_files, port) = gems(&s.home().join("gems"));
+    let files = gems(&s.home().join("gems"));
+    let port = files.port;
     let manifest = |gem: &str| format!("source 'http://127.0.0.1:{port}'\ngem '{gem}'\n");
     let path = s.file("Gemfile", &manifest("tiny"));
     s.dispatch(&["create", "image", "tiny", "ruby-base", "--runtime-deps", &path]).ok();

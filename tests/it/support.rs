@@ -85,6 +85,15 @@ impl Server {
         Server::launch(home, data, flags)
     }
 
+    /// The same with variables in its environment.
+    pub fn with_environment(variables: &[(&str, &str)]) -> Server {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("data");
+        let mut command = Command::new(program());
+        command.arg("server").envs(variables.iter().copied());
+        Server::spawn(command, home, data, &[])
+    }
+
     fn launch(home: tempfile::TempDir, data: PathBuf, flags: &[&str]) -> Server {
         let mut command = Command::new(program());
         command.arg("server");
@@ -316,5 +325,30 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(Instant::now() < end, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A server of static files on loopback; killed when this is dropped.
+pub struct FileServer {
+    pub port: u16,
+    process: Child,
+}
+
+impl FileServer {
+    pub fn start(directory: &Path) -> FileServer {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new("python3");
+        command.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]);
+        command.current_dir(directory).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().unwrap();
+        until("the files can be had", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        FileServer { port, process }
+    }
+}
+
+impl Drop for FileServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
