@@ -44,6 +44,10 @@ pub struct Image {
     pub runtime_dependencies: RuntimeDependencies,
     /// Where it is in its life.
     pub status: Status,
+    /// Secrets that only the installer of the dependencies learns, such as how to get at a private
+    /// index: variables (`PIP_INDEX_URL`) and files (`.npmrc`).
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub build_secrets: Vec<String>,
     /// Packages of the operating system.
     pub system_dependencies: SystemDependencies,
     /// Free labels.
@@ -102,6 +106,7 @@ impl Wire for Image {
         "baseImageName",
         "language",
         "name",
+        "buildSecrets",
         "runtimeDependencies",
         "systemDependencies",
         "tags",

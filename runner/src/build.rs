@@ -1,6 +1,7 @@
 //! Making files by programs that are not trusted: dependencies, what a language makes of its worker,
 //! what a compiler makes of a source.
 
+pub(crate) mod hidden;
 pub(crate) mod run;
 pub(crate) mod settle;
 pub(crate) mod source;

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use crate::build::{BUILD_UID, settle};
 use crate::language::{Dependencies, Installed, Installer, Languages, Pack};
 use crate::process::source;
-use crate::{BuildError, Layer, LayerRequest};
+use crate::{BuildError, BuildSecrets, Layer, LayerRequest};
 
 /// What is in a layer, for messages.
 const DEPENDENCIES: &str = "the dependencies";
@@ -48,17 +48,24 @@ pub struct LayerStore {
 }
 
 /// The name of the layer that a request makes: the hex SHA-256 of all that decides about it.
-pub fn key(manifest: &str, pack: &Pack, runtime: &Installed, installer: &Installer) -> String {
+pub fn key(
+    request: &LayerRequest,
+    pack: &Pack,
+    runtime: &Installed,
+    installer: &Installer,
+) -> String {
     let mut context = Context::new(&SHA256);
     // The patch level does not decide which packages fit.
     let version: Vec<&str> = runtime.runtime.version.split('.').take(2).collect();
     let version = version.join(".");
+    let manifest = &request.manifest;
     for part in ["layer-1", &pack.name, &version, &installer.name, manifest] {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
-    // Empty for this machine.
+    // Empty for this machine, and where there are no secrets.
     context.update(runtime.home().as_bytes());
+    context.update(request.secrets.scope.as_bytes());
     context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -68,6 +75,7 @@ struct Plan<'a> {
     installer: &'a Installer,
     /// The files of the language.
     directory: PathBuf,
+    secrets: &'a BuildSecrets,
 }
 
 impl LayerStore {
@@ -119,7 +127,8 @@ impl LayerStore {
                 names.join(", ")
             ));
         };
-        let key = key(&request.manifest, pack, &installed, installer);
+        install::check(&request.secrets).map_err(BuildError::Rejected)?;
+        let key = key(request, pack, &installed, installer);
         let place = self.dir.join(&key);
         let turn = Arc::clone(self.building.lock().await.entry(key.clone()).or_default());
         let turn = turn.lock().await;
@@ -130,7 +139,8 @@ impl LayerStore {
             let prepared = self.languages.prepare(&self.launcher, language).await;
             prepared.map_err(BuildError::Failed)?;
             let directory = self.languages.directory(language);
-            let plan = Plan { dependencies, installed: &installed, installer, directory };
+            let secrets = &request.secrets;
+            let plan = Plan { dependencies, installed: &installed, installer, directory, secrets };
             self.make(&key, &place, &request.manifest, &plan, log).await
         };
         drop(turn);
@@ -160,16 +170,27 @@ impl LayerStore {
             fs::write(&inside, manifest).map_err(failed)?;
             settle::give(&inside, BUILD_UID).map_err(failed)?;
         }
-        install::run(&self.launcher, plan, &build, &manifest_file, &self.limits, log).await?;
+        let files =
+            install::Files { manifest: &manifest_file, secrets: &partial.0.join("secrets") };
+        install::run(&self.launcher, plan, &build, &files, &self.limits, log).await?;
         let tree = match &plan.dependencies.layer_directory {
             Some(directory) => build.join(directory),
             None => build,
         };
         let (limits, place_to) = (self.limits, place.to_owned());
+        let hidden = install::hidden(plan.secrets);
         let settled = tokio::task::spawn_blocking(move || {
             // A manifest may ask for nothing.
             fs::create_dir_all(&tree)?;
             settle::settle(&tree, DEPENDENCIES, &limits)?;
+            if let Some(path) = hidden.find(&tree)? {
+                let path = path.strip_prefix(&tree).unwrap_or(&path).display();
+                let text = format!(
+                    "the installer has written a password of the image's secrets to {path}, so the \
+                     dependencies are not kept: use a registry that takes it in another way"
+                );
+                return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
+            }
             fs::rename(&tree, &place_to)?;
             fs::File::open(place_to.parent().unwrap_or(&place_to))?.sync_all()
         });

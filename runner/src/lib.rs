@@ -18,7 +18,7 @@ pub mod pool;
 pub mod process;
 pub mod worker;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -105,6 +105,25 @@ pub struct LayerRequest {
     pub language: String,
     /// The text of the language's manifest.
     pub manifest: String,
+    /// What the installer learns besides.
+    pub secrets: BuildSecrets,
+}
+
+/// What only an installer learns, and neither its log nor the layer: how to get at packages of a
+/// private index.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct BuildSecrets {
+    /// Says whose they are and which, for the key of the layer: what is installed with them is shared
+    /// with nobody else. Empty without them.
+    pub scope: String,
+    /// Variables such as `PIP_INDEX_URL`, and files such as `.npmrc`.
+    pub values: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for BuildSecrets {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("BuildSecrets").field("scope", &self.scope).finish_non_exhaustive()
+    }
 }
 
 /// A source to be built.

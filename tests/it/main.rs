@@ -14,6 +14,7 @@ mod isolation;
 mod java;
 mod lifecycle;
 mod packages;
+mod private;
 mod programs;
 mod quickstart;
 mod registry;

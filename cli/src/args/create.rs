@@ -96,6 +96,9 @@ pub struct ImageSettings {
     /// JSON file with packages of the system: {"packages": [{"name": ..., "version": ...}]}
     #[arg(long, value_name = "FILE")]
     pub system_deps: Option<PathBuf>,
+    /// Secret that only the installer of the packages learns, such as how to get at a private index
+    #[arg(long, value_name = "SECRET")]
+    pub build_secret: Vec<String>,
     /// Application it belongs to
     #[arg(short, long, value_name = "NAME")]
     pub application: Option<String>,

@@ -129,6 +129,10 @@ pub fn image_settings(image: &mut Image, settings: ImageSettings) -> Result {
                 ))
             })?;
     }
+    if !settings.build_secret.is_empty() {
+        image.build_secrets = settings.build_secret;
+        image.build_secrets.retain(|name| !name.is_empty());
+    }
     retag(&mut image.tags, settings.application);
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dispatch_sandbox::{Bind, Child, Exit, Launcher, Network, Spec};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
+use super::hidden::Hidden;
 use super::{BUILD_UID, LayerLimits, settle};
 use crate::BuildError;
 use crate::language::Installed;
@@ -31,6 +32,8 @@ pub(crate) struct Work<'a> {
     pub tree: &'a Path,
     /// What it may take.
     pub limits: &'a LayerLimits,
+    /// What it knows and its log must not.
+    pub hidden: Hidden,
 }
 
 /// Runs it; its lines go to `log` as they come.
@@ -45,7 +48,7 @@ pub(crate) async fn run(
     let (name, limits) = (work.name, work.limits);
     let child =
         launcher.spawn(&work.spec).await.map_err(|error| BuildError::Failed(error.to_string()))?;
-    let mut last = Last::default();
+    let mut last = Last { lines: VecDeque::new(), hidden: work.hidden.clone() };
     let end = tokio::time::timeout(limits.build_time, watch(child, work, &mut last, log));
     let end = end.await.map_err(|_| {
         BuildError::Rejected(format!(
@@ -175,27 +178,30 @@ async fn line<R: tokio::io::AsyncBufRead + Unpin>(reader: &mut R) -> Option<Vec<
 }
 
 /// The last lines of an installer.
-#[derive(Default)]
-struct Last(VecDeque<String>);
+struct Last {
+    lines: VecDeque<String>,
+    hidden: Hidden,
+}
 
 impl Last {
     fn take(&mut self, line: Option<Vec<u8>>, log: &(dyn Fn(&str) + Send + Sync)) -> bool {
         let Some(line) = line else { return false };
-        let line = redact(String::from_utf8_lossy(&line).trim_end());
+        let line = self.hidden.cover(redact(String::from_utf8_lossy(&line).trim_end()));
         if !line.is_empty() {
             log(&line);
-            self.0.push_back(line);
-            while self.0.len() > LAST_LINES
-                || self.0.iter().map(String::len).sum::<usize>() > LAST_BYTES && self.0.len() > 1
+            let lines = &mut self.lines;
+            lines.push_back(line);
+            while lines.len() > LAST_LINES
+                || lines.iter().map(String::len).sum::<usize>() > LAST_BYTES && lines.len() > 1
             {
-                self.0.pop_front();
+                lines.pop_front();
             }
         }
         true
     }
 
     fn text(&self) -> String {
-        Vec::from(self.0.clone()).join("\n")
+        Vec::from(self.lines.clone()).join("\n")
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
+use super::hidden::Hidden;
 use super::run::{self, Work, bind};
 use super::{OUTPUT, settle};
 use crate::language::{Installed, Pack};
@@ -86,7 +87,14 @@ pub(crate) async fn build(
     binds.push(bind(&tree, Path::new(OUTPUT), true));
     let limits = &shared.options.layer_limits;
     let spec = run::sandbox(argv, &installed, binds, limits);
-    let work = Work { name: "the build", what: FILES, spec, tree: &tree, limits };
+    let work = Work {
+        name: "the build",
+        what: FILES,
+        spec,
+        tree: &tree,
+        limits,
+        hidden: Hidden::default(),
+    };
     let function = &request.function;
     run::run(&shared.launcher, &work, &|line| tracing::debug!(function, "build: {line}")).await?;
     let (limits, place_to) = (*limits, place.clone());

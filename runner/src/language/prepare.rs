@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 use super::{Installed, Pack, copy};
 use crate::BuildError;
+use crate::build::hidden::Hidden;
 use crate::build::run::{self, Work, bind};
 use crate::build::{BUILD_UID, OUTPUT, settle};
 use crate::layer::LayerLimits;
@@ -116,7 +117,8 @@ impl Prepared {
             ];
             let spec = run::sandbox(installed.words(command, &[]), installed, binds, &limits);
             let (name, what) = (pack.name.as_str(), "the prepared files");
-            let work = Work { name, what, spec, tree: &tree, limits: &limits };
+            let work =
+                Work { name, what, spec, tree: &tree, limits: &limits, hidden: Hidden::default() };
             run::run(launcher, &work, &|line| tracing::debug!(language = name, "{line}")).await?;
             let files = files.clone();
             let moved = tokio::task::spawn_blocking(move || {

@@ -15,6 +15,7 @@ fn request(language: &str, manifest: &str) -> LayerRequest {
         organization: "acme".to_owned(),
         language: language.to_owned(),
         manifest: manifest.to_owned(),
+        secrets: BuildSecrets::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dispatch_runner::process::{Launcher, Wish};
-use dispatch_runner::{BuildError, Cause, LayerRequest, Revision, Runner, Tier};
+use dispatch_runner::{BuildError, BuildSecrets, Cause, LayerRequest, Revision, Runner, Tier};
 use serde_json::json;
 
 use crate::fixture::{Fixture, Function, fixture_on};
@@ -27,6 +27,7 @@ async fn functions_run_with_their_dependencies_and_a_tmp_of_their_own() {
             organization: "default".to_owned(),
             language: language.to_owned(),
             manifest: manifest.to_owned(),
+            secrets: BuildSecrets::default(),
         };
         fixture.runner.build_layer(&request, &|_| ()).await.unwrap().path
     };
@@ -86,6 +87,7 @@ async fn one_organization_is_served() {
         organization: "other".to_owned(),
         language: "python3".to_owned(),
         manifest: "six==1.16.0\n".to_owned(),
+        secrets: BuildSecrets::default(),
     };
     let refused = fixture.runner.build_layer(&request, &|_| ()).await.unwrap_err();
     assert!(matches!(refused, BuildError::Rejected(_)), "{refused}");

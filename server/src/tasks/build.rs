@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dispatch_api::{BaseImage, Function, Kind, Status};
 use dispatch_runner::image::Credentials;
-use dispatch_runner::{BuildError, LayerRequest, PullRequest, Pulled, SourceRequest};
+use dispatch_runner::{BuildError, BuildSecrets, LayerRequest, PullRequest, Pulled, SourceRequest};
 use serde_json::json;
 
 use super::{backoff, gone};
@@ -267,8 +267,14 @@ async fn build_image(app: &Arc<App>, entity: &Entity) -> Result<Built, BuildErro
             package.name, base.name
         )));
     }
-    let layer =
-        layer(app, &entity.org, &runtime, image.runtime_dependencies.manifest, &log).await?;
+    let secrets = build_secrets(app, &entity.org, &image.build_secrets).await?;
+    let request = LayerRequest {
+        organization: entity.org.clone(),
+        language: runtime.clone(),
+        manifest: image.runtime_dependencies.manifest,
+        secrets,
+    };
+    let layer = layer(app, &request, &log).await?;
     let rules = app.config.package_rules.clone();
     let rules = tokio::task::spawn_blocking(move || Rules::read(&rules)).await;
     let rules = rules.map_err(|error| BuildError::Failed(error.to_string()))?;
@@ -289,23 +295,41 @@ async fn build_image(app: &Arc<App>, entity: &Entity) -> Result<Built, BuildErro
     Ok(Built::Ready { language, runtime, layer })
 }
 
+/// What only the installer learns.
+async fn build_secrets(
+    app: &App,
+    organization: &str,
+    names: &[String],
+) -> Result<BuildSecrets, BuildError> {
+    let mut secrets = BuildSecrets::default();
+    for name in names {
+        let secret = app.store.get(Kind::Secret, organization, name).await;
+        let secret = secret.map_err(|error| BuildError::Failed(error.to_string()))?;
+        let secret = secret.ok_or_else(|| {
+            BuildError::Rejected(format!("the image's secret {name} does not exist"))
+        })?;
+        let values = crate::secret::open(app, &secret)
+            .map_err(|error| BuildError::Failed(format!("the secret {name}: {error}")))?;
+        secrets.values.extend(values);
+        // Its id is of one organization, and its revision of one content.
+        secrets.scope += &format!("{} {} ", secret.id, secret.revision);
+    }
+    Ok(secrets)
+}
+
 /// The key of the layer with what a manifest asks for; none if it asks for nothing.
 async fn layer(
     app: &App,
-    organization: &str,
-    runtime: &str,
-    manifest: String,
+    request: &LayerRequest,
     log: &BuildLog,
 ) -> Result<Option<String>, BuildError> {
-    if manifest.trim().is_empty() {
+    if request.manifest.trim().is_empty() {
         log.line("no dependencies to install");
         return Ok(None);
     }
-    let (organization, language) = (organization.to_owned(), runtime.to_owned());
-    let request = LayerRequest { organization, language, manifest };
     let layer = app
         .runner
-        .build_layer(&request, &|line| log.line(line))
+        .build_layer(request, &|line| log.line(line))
         .await
         .inspect_err(|error| log.line(&format!("failed: {error}")))?;
     let how = if layer.reused { "found" } else { "built" };
