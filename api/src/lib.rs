@@ -5,6 +5,7 @@
 //! accepted: [`wire::decode`] folds them into one before the types here see the body.
 
 pub mod base_image;
+pub mod delivery;
 pub mod egress;
 pub mod endpoint;
 pub mod function;
@@ -16,6 +17,7 @@ pub mod scale;
 pub mod schedule;
 pub mod secret;
 pub mod status;
+pub mod subscription;
 pub mod tag;
 pub mod validate;
 pub mod version;
@@ -25,6 +27,9 @@ pub mod wire;
 pub mod client;
 
 pub use base_image::BaseImage;
+pub use delivery::{
+    Delivery, DeliveryFilter, DeliveryState, LoggedEvent, Receipt, Redriven, Replay, Replayed,
+};
 pub use egress::{Destination, Egress, EgressPolicy, Link};
 pub use endpoint::Endpoint;
 pub use function::{Function, Retries, Revision, Schema};
@@ -35,6 +40,7 @@ pub use scale::Scale;
 pub use schedule::Schedule;
 pub use secret::Secret;
 pub use status::{Kind, Status};
+pub use subscription::Subscription;
 pub use tag::Tag;
 pub use validate::Invalid;
 pub use version::{Health, IsolationLayer, ServerVersion, Version};

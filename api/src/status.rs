@@ -80,9 +80,27 @@ pub enum Kind {
     /// The same route, seen through `/v1/api`.
     #[serde(rename = "API")]
     Api,
+    /// A subscription to events.
+    Subscription,
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: &[Kind] = &[
+        Kind::BaseImage,
+        Kind::Image,
+        Kind::Function,
+        Kind::Secret,
+        Kind::Endpoint,
+        Kind::Api,
+        Kind::Subscription,
+    ];
+
+    /// The kind of a word, as [`Kind::as_str`] writes it.
+    pub fn parse(word: &str) -> Option<Kind> {
+        Kind::ALL.iter().copied().find(|kind| kind.as_str() == word)
+    }
+
     /// The word in `kind` and in YAML files.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -92,6 +110,7 @@ impl Kind {
             Kind::Secret => "Secret",
             Kind::Endpoint => "Endpoint",
             Kind::Api => "API",
+            Kind::Subscription => "Subscription",
         }
     }
 
@@ -104,6 +123,7 @@ impl Kind {
             Kind::Secret => "secret",
             Kind::Endpoint => "endpoint",
             Kind::Api => "API",
+            Kind::Subscription => "subscription",
         }
     }
 }

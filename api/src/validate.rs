@@ -130,6 +130,7 @@ pub fn path_field(kind: Kind) -> &'static str {
         Kind::Secret => "secretName",
         Kind::Endpoint => "endpoint",
         Kind::Api => "api",
+        Kind::Subscription => "subscriptionName",
     }
 }
 

@@ -169,10 +169,7 @@ fn status(word: &str) -> Result<Status, Error> {
 }
 
 fn kind(word: &str) -> Result<Kind, Error> {
-    let kinds =
-        [Kind::BaseImage, Kind::Image, Kind::Function, Kind::Secret, Kind::Endpoint, Kind::Api];
-    let found = kinds.into_iter().find(|kind| kind.as_str() == word);
-    found.ok_or_else(|| Error::Corrupt(format!("{word:?} is not a kind")))
+    Kind::parse(word).ok_or_else(|| Error::Corrupt(format!("{word:?} is not a kind")))
 }
 
 fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Error> {
