@@ -5,6 +5,7 @@
 //! accepted: [`wire::decode`] folds them into one before the types here see the body.
 
 pub mod base_image;
+pub mod cloud_event;
 pub mod delivery;
 pub mod egress;
 pub mod endpoint;
@@ -27,6 +28,7 @@ pub mod wire;
 pub mod client;
 
 pub use base_image::BaseImage;
+pub use cloud_event::{CloudEvent, EventError};
 pub use delivery::{
     Delivery, DeliveryFilter, DeliveryState, LoggedEvent, Receipt, Redriven, Replay, Replayed,
 };
