@@ -9,6 +9,7 @@ pub mod cloud_event;
 pub mod delivery;
 pub mod egress;
 pub mod endpoint;
+pub mod filter;
 pub mod function;
 pub mod gc;
 pub mod image;
@@ -34,6 +35,7 @@ pub use delivery::{
 };
 pub use egress::{Destination, Egress, EgressPolicy, Link};
 pub use endpoint::Endpoint;
+pub use filter::{Compiled, Filter, FilterError};
 pub use function::{Function, Retries, Revision, Schema};
 pub use image::{Image, RuntimeDependencies, SystemDependencies, SystemPackage};
 pub use problem::Problem;
