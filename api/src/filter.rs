@@ -6,9 +6,12 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use sql::Expression;
+
 use crate::CloudEvent;
 use crate::cloud_event::{MAX_ATTRIBUTE, MAX_EXTENSION_NAME};
 
+pub mod sql;
 #[cfg(test)]
 mod tests;
 
@@ -35,9 +38,11 @@ pub enum Filter {
     Any(Vec<Filter>),
     /// This one does not fit.
     Not(Box<Filter>),
+    /// This expression of CloudEvents SQL is true, and nothing in it fails.
+    Sql(String),
 }
 
-const DIALECTS: &str = "exact, prefix, suffix, all, any, not";
+const DIALECTS: &str = "exact, prefix, suffix, all, any, not, sql";
 
 /// What is wrong with filters, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +101,24 @@ fn one(filter: &Value, at: &str, depth: usize) -> Result<Filter, FilterError> {
         "all" => several(value, &at, depth).map(Filter::All),
         "any" => several(value, &at, depth).map(Filter::Any),
         "not" => one(value, &at, depth + 1).map(|inner| Filter::Not(Box::new(inner))),
+        "sql" => match value.as_str() {
+            Some(text) => expression(text, &at).map(|_| Filter::Sql(text.to_owned())),
+            None => Err(FilterError::new(at, "it should be an expression in a text")),
+        },
         _ => Err(FilterError::new(at, format!("there is no such filter: {DIALECTS}"))),
+    }
+}
+
+fn expression(text: &str, at: &str) -> Result<Expression, FilterError> {
+    let expression =
+        Expression::parse(text).map_err(|error| FilterError::new(at, error.to_string()))?;
+    match expression.unknown_function() {
+        None => Ok(expression),
+        Some((name, place)) => {
+            let name = name.chars().take(32).collect::<String>();
+            let reason = format!("there is no function {name} with so many arguments");
+            Err(FilterError::new(at, format!("{reason} at character {place}")))
+        }
     }
 }
 
@@ -209,6 +231,7 @@ enum Node {
     All(Vec<Node>),
     Any(Vec<Node>),
     Not(Box<Node>),
+    Sql(Expression),
 }
 
 /// Checks a subscription's pattern for types and its filters, all of which an event has to fit.
@@ -270,6 +293,7 @@ fn node(filter: &Filter, at: &str, depth: usize, left: &mut usize) -> Result<Nod
         Filter::Not(filter) => {
             node(filter, &format!("{at}.not"), depth + 1, left).map(|node| Node::Not(node.into()))
         }
+        Filter::Sql(text) => expression(text, &format!("{at}.sql")).map(Node::Sql),
     }
 }
 
@@ -295,6 +319,7 @@ impl Node {
             Node::All(nodes) => nodes.iter().all(|node| node.matches(event)),
             Node::Any(nodes) => nodes.iter().any(|node| node.matches(event)),
             Node::Not(node) => !node.matches(event),
+            Node::Sql(expression) => expression.matches(event),
         }
     }
 }

@@ -63,6 +63,11 @@ fn events_fit_filters() {
         (json!({"not": no}), true),
         (json!({"not": yes}), false),
         (json!({"not": {"exact": {"absent": "x"}}}), true),
+        (json!({"sql": "type LIKE 'order.%' AND hops < 4"}), true),
+        (json!({"sql": "absent = 'x'"}), false),
+        (json!({"sql": "NOT (absent = 'x')"}), false),
+        (json!({"sql": "hops"}), false),
+        (json!({"not": {"sql": "absent = 'x'"}}), true),
         (json!({"not": {"any": [no, {"all": [yes, {"not": no}]}]}}), false),
     ] {
         assert_eq!(fits("order.*", &json!([filter])), Ok(wanted), "{filter}");
@@ -89,6 +94,15 @@ fn what_is_wrong_is_said_with_its_place() {
         (json!([{"prefix": {"Type": "x"}}]), "filters[0].prefix.Type: names of attributes"),
         (json!([{"suffix": {"type": long}}]), "filters[0].suffix.type: it should be at most 4096"),
         (json!([{"suffix": many}]), "filters[0].suffix: it should name 1 to 64 attributes"),
+        (json!([{"sql": 7}]), "filters[0].sql: it should be an expression"),
+        (
+            json!([{"sql": "type LIKE"}]),
+            "filters[0].sql: LIKE wants a text in quotes at character 10",
+        ),
+        (
+            json!([{"sql": "1 = F(2)"}]),
+            "filters[0].sql: there is no function F with so many arguments at character 5",
+        ),
         (json!([{"all": []}]), "filters[0].all: it should be a list"),
         (json!([{"any": {}}]), "filters[0].any: it should be a list"),
         (
