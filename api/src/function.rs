@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::egress::{Allow, Link, Target};
 use crate::validate::{self, Invalid};
 use crate::wire::{Wire, null_is_default, null_when_empty};
-use crate::{Schedule, Status, Tag};
+use crate::{ScaleSchedule, Status, Tag};
 
 /// A function: source code, the image it runs on, and its settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -75,7 +75,7 @@ pub struct Function {
     /// Workers kept ready at all times.
     #[serde(skip_serializing_if = "crate::wire::is_zero")]
     pub min_scale: i64,
-    /// When to keep more ready: each a [`Schedule`](crate::Schedule), such as
+    /// When to keep more ready: each a [`ScaleSchedule`](crate::ScaleSchedule), such as
     /// `5 mon-fri 08:00-18:00 Europe/Berlin`.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub schedules: Vec<String>,
@@ -277,7 +277,7 @@ impl Function {
             return Err(Invalid::new(validate::TOO_LONG, text));
         }
         for text in &self.schedules {
-            let schedule: Schedule = text.parse().map_err(|what| {
+            let schedule: ScaleSchedule = text.parse().map_err(|what| {
                 Invalid::new(validate::PATTERN, format!("schedules in body: {what}"))
             })?;
             if self.max_scale != 0 && schedule.workers() as i64 > self.max_scale {

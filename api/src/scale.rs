@@ -1,7 +1,11 @@
 //! How many workers a function has, and why.
 
+mod schedule;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use schedule::ScaleSchedule;
 
 /// What `GET /v1/function/{name}/scale` answers, of the revision that serves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -27,7 +27,7 @@ pub use dispatch_sandbox::{Report as Isolation, Tier};
 use futures_util::future::BoxFuture;
 
 pub use call::{Call, Cause, Failure, Logs, Outcome, Timings};
-pub use dispatch_api::Schedule;
+pub use dispatch_api::ScaleSchedule;
 pub use egress::Egress;
 pub use image::{PullRequest, Pulled};
 pub use packages::Package;
@@ -67,7 +67,7 @@ pub struct Settings {
     /// Workers kept ready at all times.
     pub min_scale: usize,
     /// Times at which more are kept ready.
-    pub schedules: Vec<Schedule>,
+    pub schedules: Vec<ScaleSchedule>,
     /// The most workers; at least 1.
     pub max_scale: usize,
     /// Calls that may wait for a worker; beyond it calls are refused with [`Cause::Overload`].

@@ -24,7 +24,7 @@ use crate::home;
 use crate::process::Shared;
 use crate::process::room::Place;
 use crate::worker::{Order, failure};
-use crate::{PoolState, Revision, Scale, Schedule, Settings};
+use crate::{PoolState, Revision, Scale, ScaleSchedule, Settings};
 
 /// When a caller that was refused should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -272,7 +272,7 @@ impl Pool {
         let mut state = lock(&self.state);
         state.queue.retain(|waiter| !waiter.is_closed());
         if !settings.schedules.is_empty() && state.look_at.is_none_or(|instant| instant <= now) {
-            let wanted = settings.schedules.iter().map(Schedule::least_now);
+            let wanted = settings.schedules.iter().map(ScaleSchedule::least_now);
             state.scheduled = wanted.max().unwrap_or(0);
             state.look_at = Some(now + LOOK_EVERY);
         }

@@ -11,7 +11,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dispatch_api::{Function, Kind, Problem, Revision, Status};
-use dispatch_runner::{Schedule, Settings};
+use dispatch_runner::{ScaleSchedule, Settings};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
@@ -56,9 +56,9 @@ impl Stored {
         };
         let given = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
         let min_scale = or(function.min_scale, 0);
-        let schedules: Vec<Schedule> =
+        let schedules: Vec<ScaleSchedule> =
             function.schedules.iter().filter_map(|text| text.parse().ok()).collect();
-        let kept = schedules.iter().map(Schedule::workers).chain([min_scale]).max();
+        let kept = schedules.iter().map(ScaleSchedule::workers).chain([min_scale]).max();
         dispatch_runner::Revision {
             organization: org.to_owned(),
             function: name.to_owned(),

@@ -15,7 +15,7 @@ const DAY: u16 = 24 * 60;
 /// or `*` for all; from when to when, the end excluded; a time zone of the IANA database, UTC when
 /// there is none. An end before the start, or equal to it, is on the next day.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Schedule {
+pub struct ScaleSchedule {
     workers: usize,
     /// From Monday.
     days: [bool; 7],
@@ -26,7 +26,7 @@ pub struct Schedule {
     text: String,
 }
 
-impl Schedule {
+impl ScaleSchedule {
     /// The workers it asks for.
     pub fn workers(&self) -> usize {
         self.workers
@@ -53,16 +53,16 @@ impl Schedule {
     }
 }
 
-impl fmt::Display for Schedule {
+impl fmt::Display for ScaleSchedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl FromStr for Schedule {
+impl FromStr for ScaleSchedule {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Schedule, String> {
+    fn from_str(text: &str) -> Result<ScaleSchedule, String> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let (&[workers, days, times], zone) = words.split_at(words.len().min(3)) else {
             return Err(format!(
@@ -81,7 +81,7 @@ impl FromStr for Schedule {
             .and_then(|(from, until)| Some((minutes(from)?, minutes(until)?)))
             .filter(|(from, _)| *from < DAY)
             .ok_or_else(|| format!("{times:?} are no times, as 08:00-18:00 are"))?;
-        Ok(Schedule {
+        Ok(ScaleSchedule {
             workers: count.ok_or_else(|| format!("{workers:?} is no number from 1 to 1000"))?,
             days: read_days(days)?,
             from,
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     fn least(schedule: &str, time: &str) -> usize {
-        schedule.parse::<Schedule>().unwrap().least(time.parse().unwrap())
+        schedule.parse::<ScaleSchedule>().unwrap().least(time.parse().unwrap())
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
             ("5 mon 08:00-18:00 Mars/Base", "no time zone"),
             ("5 mon 08:00-18:00 UTC now", "too many"),
         ] {
-            let said = text.parse::<Schedule>().unwrap_err();
+            let said = text.parse::<ScaleSchedule>().unwrap_err();
             assert!(said.contains(what), "{text}: {said}");
         }
     }
@@ -193,8 +193,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_breaks_it(text in "\\PC{0,60}") {
-            if let Ok(schedule) = text.parse::<Schedule>() {
-                prop_assert_eq!(schedule.to_string().parse::<Schedule>().unwrap(), schedule);
+            if let Ok(schedule) = text.parse::<ScaleSchedule>() {
+                prop_assert_eq!(schedule.to_string().parse::<ScaleSchedule>().unwrap(), schedule);
             }
         }
     }
