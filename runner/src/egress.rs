@@ -8,6 +8,7 @@
 pub mod address;
 mod http;
 mod ledger;
+mod outside;
 pub mod policy;
 pub mod resolve;
 mod session;
@@ -23,6 +24,7 @@ use dispatch_sandbox::{Child, Rule};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::ledger::{News, Note, Noted};
+pub use self::outside::Outside;
 pub use self::policy::{Operator, Policy};
 pub use self::resolve::Resolve;
 use self::session::Session;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::event::Poster;
 use crate::iam::Tokens;
 use crate::live::Tables;
 use crate::metrics::Metrics;
@@ -36,6 +37,8 @@ pub struct App {
     pub tokens: Tokens,
     /// Writes ended runs behind the callers' backs.
     pub recorder: Recorder,
+    /// Posts events to places outside.
+    pub poster: Poster,
     /// Fires when the server begins to stop.
     pub stopping: CancellationToken,
     background: TaskTracker,
@@ -69,6 +72,7 @@ impl App {
             live: Tables::default(),
             metrics: Metrics::default(),
             recorder,
+            poster: Poster::new(egress::operator(&config)),
             stopping: CancellationToken::new(),
             background: TaskTracker::new(),
             _lock: lock,

@@ -186,6 +186,16 @@ settings! {
     max_queued_runs: i64 = 10_000, "DISPATCH_MAX_QUEUED_RUNS";
     /// Runs that nobody waits for and that are executed at the same time
     async_concurrency: usize = 32, "DISPATCH_ASYNC_CONCURRENCY";
+    /// Deliveries of events that are tried at the same time
+    event_concurrency: usize = 64, "DISPATCH_EVENT_CONCURRENCY";
+    /// Minutes in which an event with the same source and id is the same event
+    event_dedup_minutes: i64 = 60, "DISPATCH_EVENT_DEDUP_MINUTES";
+    /// Subscriptions that an event, and the replies it leads to, may pass one after the other
+    event_hops: i64 = 16, "DISPATCH_EVENT_HOPS";
+    /// Hours events are kept in the log, with their deliveries
+    event_retention_hours: i64 = 24 * 7, "DISPATCH_EVENT_RETENTION_HOURS";
+    /// MiB of events that are kept in the log; deliveries that wait keep theirs beyond
+    event_retention_mib: i64 = 1024, "DISPATCH_EVENT_RETENTION_MIB";
     /// Workers of all functions together
     max_workers: usize = default_max_workers(), "DISPATCH_MAX_WORKERS";
     /// Workers of one organization; 0 means as many as of all together

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::event;
 use crate::function::Stored;
 use crate::gateway::table::{self, Table};
 use crate::resource::resource;
@@ -54,6 +55,9 @@ pub struct Snapshot {
     functions: ByOrg<Function>,
     secrets: ByOrg<BTreeMap<String, String>>,
     endpoints: ByOrg<Endpoint>,
+    subscriptions: ByOrg<event::Subscription>,
+    by_id: HashMap<String, Arc<event::Subscription>>,
+    events: HashMap<String, Arc<event::Table>>,
     /// The gateway's routes.
     pub routes: Arc<Table>,
 }
@@ -67,6 +71,27 @@ impl Snapshot {
     /// A secret's values by its name.
     pub fn secret(&self, org: &str, name: &str) -> Option<&Arc<BTreeMap<String, String>>> {
         self.secrets.get(org)?.get(name)
+    }
+
+    /// A subscription by the id of its entity.
+    pub fn subscription(&self, id: &str) -> Option<&Arc<event::Subscription>> {
+        self.by_id.get(id)
+    }
+
+    /// What becomes of an organization's events.
+    pub fn events(&self, org: &str) -> Option<&event::Table> {
+        self.events.get(org).map(Arc::as_ref)
+    }
+
+    /// Builds what is derived from subscriptions.
+    fn subscribe(&mut self) {
+        let all = self.subscriptions.values().flat_map(HashMap::values);
+        self.by_id = all.map(|it| (it.id.clone(), Arc::clone(it))).collect();
+        let table = |names: &HashMap<String, Arc<event::Subscription>>| {
+            Arc::new(event::Table::new(names.values().map(Arc::clone)))
+        };
+        self.events =
+            self.subscriptions.iter().map(|(org, names)| (org.clone(), table(names))).collect();
     }
 
     /// Revisions that want workers at all times, also right after a start.
@@ -115,6 +140,11 @@ impl Tables {
         self.current.load_full()
     }
 
+    /// Changes with every change of the tables.
+    pub fn follow(&self) -> watch::Receiver<i64> {
+        self.applied.subscribe()
+    }
+
     /// Waits until the change with this number is applied, or the server stops.
     pub async fn reached(&self, seq: i64, stopping: &CancellationToken) {
         let mut applied = self.applied.subscribe();
@@ -138,12 +168,13 @@ pub async fn load(app: &App) -> Result<i64, store::Error> {
     for (entity, row) in app.store.all_serving().await? {
         put_function(app, &mut snapshot, &entity, Some(&row));
     }
-    for kind in [Kind::Secret, Kind::Endpoint] {
+    for kind in [Kind::Secret, Kind::Endpoint, Kind::Subscription] {
         for entity in app.store.all(kind).await? {
             put(app, &mut snapshot, &entity);
         }
     }
     snapshot.route(app);
+    snapshot.subscribe();
     let kept = snapshot.kept();
     app.live.current.store(Arc::new(snapshot));
     app.live.applied.send_replace(seq);
@@ -218,6 +249,9 @@ async fn apply(app: &App, mut seq: i64) -> Result<i64, store::Error> {
         if changes.iter().any(|change| change.kind == Kind::Endpoint) {
             snapshot.route(app);
         }
+        if changes.iter().any(|change| change.kind == Kind::Subscription) {
+            snapshot.subscribe();
+        }
         app.live.current.store(Arc::new(snapshot));
         // Only now: no new call can reach the old revision any more.
         for faas_id in retired {
@@ -263,8 +297,20 @@ fn put(app: &App, snapshot: &mut Snapshot, entity: &Entity) {
                 );
             }
         },
+        Kind::Subscription => match subscription(entity) {
+            Ok(subscription) => insert(&mut snapshot.subscriptions, entity, subscription),
+            Err(error) => {
+                let (org, name) = (&entity.org, &entity.name);
+                tracing::error!(org, subscription = name, error, "unreadable subscription");
+            }
+        },
         _ => {}
     }
+}
+
+fn subscription(entity: &Entity) -> Result<event::Subscription, String> {
+    let stored = resource(entity).map_err(|error| error.problem.message)?;
+    event::Subscription::new(&entity.id, &entity.org, stored).map_err(|error| error.to_string())
 }
 
 fn put_function(app: &App, snapshot: &mut Snapshot, entity: &Entity, row: Option<&RevisionRow>) {
@@ -319,6 +365,7 @@ fn remove(app: &App, snapshot: &mut Snapshot, kind: Kind, org: &str, name: &str)
         }
         Kind::Secret => take(&mut snapshot.secrets, org, name),
         Kind::Endpoint => take(&mut snapshot.endpoints, org, name),
+        Kind::Subscription => take(&mut snapshot.subscriptions, org, name),
         _ => {}
     }
 }

@@ -68,6 +68,23 @@ struct LanguageLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EventLabels {
+    organization: String,
+    /// `accepted` or `duplicate`.
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DeliveryLabels {
+    organization: String,
+    subscription: String,
+    outcome: &'static str,
+}
+
+/// What can become of a delivery's try, and of its reply.
+const DELIVERY_OUTCOMES: [&str; 4] = ["delivered", "failed", "not-made", "no-reply"];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct QueueLabels {
     queue: String,
     state: &'static str,
@@ -91,6 +108,8 @@ pub struct Metrics {
     waiting: Family<FunctionLabels, Gauge>,
     stems: Family<LanguageLabels, Gauge>,
     queues: Family<QueueLabels, Gauge>,
+    events: Family<EventLabels, Counter>,
+    deliveries: Family<DeliveryLabels, Counter>,
     connections: Family<EgressLabels, Counter>,
     bytes: Family<DirectionLabels, Counter>,
     dropped_log_bytes: Counter,
@@ -110,6 +129,8 @@ impl Default for Metrics {
             waiting: Family::default(),
             stems: Family::default(),
             queues: Family::default(),
+            events: Family::default(),
+            deliveries: Family::default(),
             connections: Family::default(),
             bytes: Family::default(),
             dropped_log_bytes: Counter::default(),
@@ -139,6 +160,8 @@ impl Default for Metrics {
             metrics.stems.clone(),
         );
         registry.register("queued_jobs", "Durable jobs by state", metrics.queues.clone());
+        registry.register("events", "Events sent to this server", metrics.events.clone());
+        registry.register("deliveries", "Tries of deliveries", metrics.deliveries.clone());
         registry.register(
             "egress_connections",
             "Connections of functions to the outside, made or refused",
@@ -195,6 +218,31 @@ impl Metrics {
         self.runs.get_or_create(&labels).inc();
         let labels = FunctionLabels { organization, function };
         self.durations.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts events that were sent.
+    pub fn events(&self, org: &str, accepted: u64, duplicates: u64) {
+        for (outcome, count) in [("accepted", accepted), ("duplicate", duplicates)] {
+            if count > 0 {
+                let labels = EventLabels { organization: org.to_owned(), outcome };
+                self.events.get_or_create(&labels).inc_by(count);
+            }
+        }
+    }
+
+    /// Counts a try of a delivery.
+    pub fn delivery(&self, org: &str, subscription: &str, outcome: &'static str) {
+        let (organization, subscription) = (org.to_owned(), subscription.to_owned());
+        let labels = DeliveryLabels { organization, subscription, outcome };
+        self.deliveries.get_or_create(&labels).inc();
+    }
+
+    /// Forgets the series of a subscription that is gone.
+    pub fn forget_subscription(&self, org: &str, subscription: &str) {
+        for outcome in DELIVERY_OUTCOMES {
+            let (organization, subscription) = (org.to_owned(), subscription.to_owned());
+            self.deliveries.remove(&DeliveryLabels { organization, subscription, outcome });
+        }
     }
 
     /// Counts what a run wrote beyond its share.

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::FromRequest;
 use axum::http::{StatusCode, header};
 use dispatch_api::wire::{self, Wire};
-use dispatch_api::{BaseImage, Endpoint, Function, Image, Kind, Secret, Tag, tag};
+use dispatch_api::{BaseImage, Endpoint, Function, Image, Kind, Secret, Subscription, Tag, tag};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -122,6 +122,25 @@ impl Resource for Secret {
             project: entity.project.clone(),
             revision: entity.revision.to_string(),
         };
+    }
+
+    fn tags(&self) -> &[Tag] {
+        &self.tags
+    }
+}
+
+impl Resource for Subscription {
+    const KIND: Kind = Kind::Subscription;
+
+    fn fill(&mut self, entity: &Entity) {
+        entity.kind.as_str().clone_into(&mut self.kind);
+        self.name.clone_from(&entity.name);
+        self.org.clone_from(&entity.org);
+        self.project.clone_from(&entity.project);
+        self.status = entity.status;
+        self.created_time = seconds(entity.created);
+        self.modified_time = seconds(entity.modified);
+        self.revision = entity.revision.to_string();
     }
 
     fn tags(&self) -> &[Tag] {
@@ -339,14 +358,22 @@ pub async fn read(request: axum::extract::Request) -> Result<bytes::Bytes, Error
         );
         return Err(Error::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
+    bounded(request, MAX_BODY).await
+}
+
+/// Reads a request body of any type, at most so many bytes.
+///
+/// # Errors
+/// 408 when it does not arrive in time, 413 for too large a body.
+pub async fn bounded(request: axum::extract::Request, most: usize) -> Result<bytes::Bytes, Error> {
     #[expect(clippy::disallowed_methods, reason = "the one place, with a bound")]
-    let body = axum::body::to_bytes(request.into_body(), MAX_BODY);
+    let body = axum::body::to_bytes(request.into_body(), most);
     let body = tokio::time::timeout(BODY_TIMEOUT, body).await.map_err(|_| {
         let text = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
         Error::new(StatusCode::REQUEST_TIMEOUT, text)
     })?;
     body.map_err(|_| {
-        let text = format!("the body could not be read, or is larger than {MAX_BODY} bytes");
+        let text = format!("the body could not be read, or is larger than {most} bytes");
         Error::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     })
 }

@@ -23,7 +23,8 @@ use crate::iam::Caller;
 use crate::problem::Error;
 use crate::trace::{REQUEST_ID, Trace};
 use crate::{
-    base_image, egress, endpoint, function, gc, image, image_archive, runs, sbom, scale, secret,
+    base_image, egress, endpoint, event, function, gc, image, image_archive, runs, sbom, scale,
+    secret, subscription,
 };
 
 #[derive(OpenApi)]
@@ -63,6 +64,15 @@ fn resources() -> OpenApiRouter<Arc<App>> {
         ))
         .routes(routes!(endpoint::apis::create, endpoint::apis::list))
         .routes(routes!(endpoint::apis::get, endpoint::apis::update, endpoint::apis::delete))
+        .routes(routes!(event::api::emit))
+        .routes(routes!(event::api::log))
+        .routes(routes!(event::api::deliveries))
+        .routes(routes!(event::api::delivery))
+        .routes(routes!(event::api::redrive))
+        .routes(routes!(event::api::redrive_all))
+        .routes(routes!(event::api::replay))
+        .routes(routes!(subscription::create, subscription::list))
+        .routes(routes!(subscription::get, subscription::update, subscription::delete))
         .routes(routes!(gc::collect))
         .routes(routes!(version))
 }

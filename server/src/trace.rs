@@ -18,19 +18,25 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Reads the headers of a request. What is malformed is treated as absent.
-    pub fn from_headers(headers: &HeaderMap) -> Trace {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let traceparent = text("traceparent").filter(|value| is_traceparent(value));
-        let tracestate =
-            text("tracestate").filter(|value| traceparent.is_some() && value.len() <= 512);
-        let request_id = text(REQUEST_ID).filter(|value| is_plain(value));
+    /// The trace of something that is no request, such as an event. What is malformed is treated as
+    /// absent.
+    pub fn new(traceparent: Option<&str>, tracestate: Option<&str>) -> Trace {
+        let traceparent = traceparent.filter(|value| is_traceparent(value));
+        let tracestate = tracestate.filter(|value| traceparent.is_some() && value.len() <= 512);
         Trace {
             traceparent: traceparent.map(str::to_owned),
             tracestate: tracestate.map(str::to_owned),
-            request_id: request_id
-                .map_or_else(|| Uuid::new_v4().simple().to_string(), str::to_owned),
+            request_id: String::new(),
         }
+    }
+
+    /// Reads the headers of a request. What is malformed is treated as absent.
+    pub fn from_headers(headers: &HeaderMap) -> Trace {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let request_id = text(REQUEST_ID).filter(|value| is_plain(value));
+        let request_id =
+            request_id.map_or_else(|| Uuid::new_v4().simple().to_string(), str::to_owned);
+        Trace { request_id, ..Trace::new(text("traceparent"), text("tracestate")) }
     }
 }
 

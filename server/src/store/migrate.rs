@@ -6,8 +6,11 @@ use super::Error;
 use super::dialect::Dialect;
 
 /// Migration n stands at place n - 1. A published one is never changed.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_egress.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_egress.sql"),
+    include_str!("migrations/0003_events.sql"),
+];
 
 /// Brings the schema to this program's version, in one transaction.
 ///

@@ -5,10 +5,12 @@
 //! Entities, the jobs they cause and the numbered change that announces them are written together.
 
 mod change;
+mod delivery;
 mod dialect;
 mod egress;
 mod entity;
 mod error;
+mod event;
 mod migrate;
 mod queue;
 mod retention;
@@ -28,9 +30,11 @@ use sqlx::{AnyPool, ConnectOptions as _, Executor as _};
 use tokio::sync::{Notify, watch};
 
 pub use change::{Change, Op};
+pub use delivery::{DeliveryRow, NewDelivery, Share, Tried};
 pub use egress::Seen;
 pub use entity::{Entity, FIRST_REVISION, Page};
 pub use error::Error;
+pub use event::{EventRow, NewEvent, Stretch};
 pub use queue::{Job, JobEnd, NewJob};
 pub use revision::RevisionRow;
 pub use run::{RunFilter, RunRow};
@@ -56,6 +60,7 @@ struct Signals {
     change: watch::Sender<i64>,
     runs: watch::Sender<u64>,
     jobs: Arc<Notify>,
+    deliveries: Arc<Notify>,
 }
 
 impl Signals {
@@ -68,6 +73,9 @@ impl Signals {
         }
         if effects.jobs {
             self.jobs.notify_waiters();
+        }
+        if effects.deliveries {
+            self.deliveries.notify_waiters();
         }
     }
 }
@@ -103,6 +111,7 @@ impl Store {
             change: watch::Sender::new(0),
             runs: watch::Sender::new(0),
             jobs: Arc::default(),
+            deliveries: Arc::default(),
         });
         let writer = Writer::start(options.clone(), dialect, Arc::clone(&signals)).await?;
         let reads = AnyPoolOptions::new()
@@ -147,6 +156,11 @@ impl Store {
     /// `notified()` before asking for jobs, so that none is missed in between.
     pub fn wake(&self) -> Arc<Notify> {
         Arc::clone(&self.0.signals.jobs)
+    }
+
+    /// The same for deliveries of events.
+    pub fn wake_deliveries(&self) -> Arc<Notify> {
+        Arc::clone(&self.0.signals.deliveries)
     }
 }
 

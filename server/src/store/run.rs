@@ -110,7 +110,7 @@ fn upsert(rows: usize) -> String {
 impl Tx {
     /// Writes runs, but not those whose function is gone or that are another organization's; answers
     /// how many it wrote.
-    async fn put_runs(&mut self, runs: &[RunRow]) -> Result<u64, Error> {
+    pub(super) async fn put_runs(&mut self, runs: &[RunRow]) -> Result<u64, Error> {
         let mut functions: HashMap<&str, bool> = HashMap::new();
         let mut kept = Vec::with_capacity(runs.len());
         for run in runs {

@@ -43,6 +43,8 @@ pub(super) struct Effects {
     pub runs: bool,
     /// A job can be claimed now or later.
     pub jobs: bool,
+    /// A delivery can be claimed now or later.
+    pub deliveries: bool,
 }
 
 /// One operation: run inside a savepoint, answered after the commit.

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinSet;
 
 use crate::app::App;
+use crate::event;
 use crate::resource::now;
 use crate::store::{self, Job, JobEnd};
 
@@ -25,15 +26,15 @@ pub const FUNCTION: &str = "function";
 pub const RUN: &str = "run";
 
 /// How long a claimed job is ours without renewal, in microseconds.
-const LEASE_MICROS: i64 = 60_000_000;
+pub(crate) const LEASE_MICROS: i64 = 60_000_000;
 /// How often leases are renewed.
-const RENEW: Duration = Duration::from_secs(20);
+pub(crate) const RENEW: Duration = Duration::from_secs(20);
 /// How long a store that fails is left alone.
-const RETRY: Duration = Duration::from_millis(500);
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
 /// Builds at the same time: images and functions.
 const BUILDERS: usize = 4;
 /// The name jobs are claimed under. A data directory has one server at a time.
-const OWNER: &str = "local";
+pub(crate) const OWNER: &str = "local";
 
 /// The background work of a server, to be spawned.
 ///
@@ -42,9 +43,11 @@ const OWNER: &str = "local";
 pub async fn start(app: &Arc<App>) -> Result<Vec<BoxFuture<'static, ()>>, store::Error> {
     // Jobs that an earlier life of this server had in hand.
     app.store.release(OWNER).await?;
+    app.store.release_deliveries(OWNER).await?;
     Ok(vec![
         Box::pin(work(Arc::clone(app), &[BASE_IMAGE, IMAGE, FUNCTION], BUILDERS)),
         Box::pin(work(Arc::clone(app), &[RUN], app.config.async_concurrency)),
+        Box::pin(event::dispatch(Arc::clone(app))),
         Box::pin(retention::keep(Arc::clone(app))),
     ])
 }

@@ -34,9 +34,12 @@ async fn prune(app: &App) -> Result<(), store::Error> {
         app.runner.retire(&faas_id);
     }
     app.store.prune_changes(CHANGES).await?;
+    let oldest = now() - config.event_retention_hours.saturating_mul(3_600_000_000);
+    let bytes = config.event_retention_mib.saturating_mul(1 << 20);
+    let events = app.store.prune_events(oldest, bytes).await?;
     let files = gc::tidy(app).await?;
-    if runs > 0 || files > 0 {
-        tracing::debug!(runs, files, "history pruned");
+    if runs > 0 || events > 0 || files > 0 {
+        tracing::debug!(runs, events, files, "history pruned");
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod base_image;
 mod egress;
 mod endpoint;
+mod event;
 mod function;
 mod gateway;
 mod image;

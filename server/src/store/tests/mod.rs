@@ -3,6 +3,7 @@
 mod durability;
 mod egress;
 mod entities;
+mod events;
 mod feed;
 mod jobs;
 mod lists;
