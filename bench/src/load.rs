@@ -4,10 +4,11 @@
 //! A closed loop waits while a server stalls and so sees less of the stall than an open stream of
 //! requests would: compare its percentiles with each other only.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cores::{self, Cores};
@@ -27,8 +28,82 @@ pub struct Target {
     pub request: Vec<u8>,
     /// The status of every answer.
     pub status: u16,
-    /// A text that every answer contains.
+    /// A text that every answer contains; empty where none has to.
     pub contains: &'static str,
+    /// Places in the request of [`DIGITS`] digits that are another number in each request.
+    pub numbers: Vec<usize>,
+}
+
+/// How long the numbers are that make requests different from each other.
+pub const DIGITS: usize = 16;
+
+/// Writes another number, in hexadecimal, at each of these places.
+pub fn renumber(request: &mut [u8], places: &[usize]) {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    for &place in places {
+        let number = format!("{:0DIGITS$x}", LAST.fetch_add(1, Ordering::Relaxed));
+        request[place..place + DIGITS].copy_from_slice(number.as_bytes());
+    }
+}
+
+/// One side of a conversation in which at most one request is under way.
+pub trait Client: AsFd {
+    /// Sends the next request.
+    ///
+    /// # Errors
+    /// The other side is gone.
+    fn send(&mut self) -> anyhow::Result<()>;
+
+    /// Reads once what has arrived of the answer, waiting if nothing has: whether it is whole, and right.
+    ///
+    /// # Errors
+    /// The other side is gone, or the answer is wrong.
+    fn receive(&mut self) -> anyhow::Result<bool>;
+
+    /// Connections that the other side closed and that were opened again.
+    fn reopened(&self) -> usize {
+        0
+    }
+}
+
+/// A client of an HTTP server.
+pub struct Caller<'a> {
+    target: &'a Target,
+    connection: Connection,
+    request: Vec<u8>,
+}
+
+impl Caller<'_> {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nothing listens there.
+    pub fn open(target: &Target) -> anyhow::Result<Caller<'_>> {
+        let connection = Connection::open(target.port)?;
+        Ok(Caller { target, connection, request: target.request.clone() })
+    }
+}
+
+impl AsFd for Caller<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
+impl Client for Caller<'_> {
+    fn send(&mut self) -> anyhow::Result<()> {
+        renumber(&mut self.request, &self.target.numbers);
+        self.connection.send(&self.request)
+    }
+
+    fn receive(&mut self) -> anyhow::Result<bool> {
+        let Some(answer) = self.connection.receive(&self.request)? else { return Ok(false) };
+        self.target.check(&answer).map(|()| true)
+    }
+
+    fn reopened(&self) -> usize {
+        self.connection.reopened
+    }
 }
 
 impl Target {
@@ -43,7 +118,8 @@ impl Target {
 
     fn check(&self, answer: &Answer<'_>) -> anyhow::Result<()> {
         let wanted = self.contains.as_bytes();
-        let found = answer.body.windows(wanted.len()).any(|window| window == wanted);
+        let found =
+            wanted.is_empty() || answer.body.windows(wanted.len()).any(|window| window == wanted);
         ensure!(
             answer.status == self.status && found,
             "port {} answered {}: {}",
@@ -78,19 +154,31 @@ pub fn run(
     cores: Cores,
     server: u32,
 ) -> anyhow::Result<Rate> {
+    let clients = (0..clients).map(|_| Caller::open(target)).collect::<Result<Vec<_>, _>>()?;
+    drive(clients, bound, cores, server).with_context(|| format!("port {}", target.port))
+}
+
+/// The same with clients of any kind.
+///
+/// # Errors
+/// As [`run`].
+pub fn drive<C: Client>(
+    clients: Vec<C>,
+    bound: Bound,
+    cores: Cores,
+    server: u32,
+) -> anyhow::Result<Rate> {
     cores::on(cores.clients(), || {
-        let mut group = Group::open(target, clients)?;
+        let mut group = Group::new(clients);
         if !bound.warm.is_zero() {
-            group.run(target, Bound { time: bound.warm, ..bound })?;
+            group.run(Bound { time: bound.warm, ..bound })?;
         }
         let watch = Watch::start(server);
         let start = Instant::now();
-        let times = group.run(target, bound)?;
+        let times = group.run(bound)?;
         let elapsed = start.elapsed();
-        if times.is_empty() {
-            bail!("port {}: nothing was answered within {:?}", target.port, bound.time);
-        }
-        let reopened = group.0.iter().map(|(connection, _)| connection.reopened).sum();
+        ensure!(!times.is_empty(), "nothing was answered within {:?}", bound.time);
+        let reopened = group.0.iter().map(|(client, _)| client.reopened()).sum();
         Ok(Rate::new(times, elapsed, watch.stop(), reopened))
     })?
 }
@@ -105,38 +193,35 @@ pub fn burst(targets: &[Target], cores: Cores) -> anyhow::Result<Vec<Duration>> 
         let (mut group, mut times) = (Group(Vec::new()), Vec::new());
         for target in targets {
             let start = Instant::now();
-            let mut connection = Connection::open(target.port)?;
-            connection.send(&target.request)?;
-            group.0.push((connection, Some(start)));
+            let mut caller = Caller::open(target)?;
+            caller.send()?;
+            group.0.push((caller, Some(start)));
         }
         while times.len() < targets.len() {
             for index in group.ready()? {
-                times.extend(group.receive(index, &targets[index])?);
+                times.extend(group.receive(index)?);
             }
         }
         Ok(times)
     })?
 }
 
-/// Connections, and when the request under way was sent over each.
-struct Group(Vec<(Connection, Option<Instant>)>);
+/// Clients, and when the request under way was sent by each.
+struct Group<C>(Vec<(C, Option<Instant>)>);
 
-impl Group {
-    fn open(target: &Target, clients: usize) -> anyhow::Result<Group> {
-        let open = |_| anyhow::Ok((Connection::open(target.port)?, None));
-        (0..clients).map(open).collect::<Result<_, _>>().map(Group)
+impl<C: Client> Group<C> {
+    fn new(clients: Vec<C>) -> Group<C> {
+        Group(clients.into_iter().map(|client| (client, None)).collect())
     }
 
-    /// Which connections something has arrived on. A single one is not asked: reading waits too.
+    /// Which clients something has arrived for. A single one is not asked: reading waits too.
     fn ready(&self) -> anyhow::Result<Vec<usize>> {
         if self.0.len() == 1 {
             return Ok(vec![0]);
         }
         let waits = self.0.iter().enumerate().filter(|(_, (_, sent))| sent.is_some());
         let (indices, mut waits): (Vec<_>, Vec<_>) = waits
-            .map(|(index, (connection, _))| {
-                (index, PollFd::new(connection.as_fd(), PollFlags::POLLIN))
-            })
+            .map(|(index, (client, _))| (index, PollFd::new(client.as_fd(), PollFlags::POLLIN)))
             .unzip();
         ensure!(
             poll(&mut waits, PollTimeout::from(PATIENCE_MS))? > 0,
@@ -146,38 +231,39 @@ impl Group {
         Ok(ready.map(|(index, _)| index).collect())
     }
 
-    /// Reads from a connection: the time its request took, if the answer is whole now.
-    fn receive(&mut self, index: usize, target: &Target) -> anyhow::Result<Option<Duration>> {
-        let (connection, sent) = &mut self.0[index];
-        let Some(answer) = connection.receive(&target.request)? else { return Ok(None) };
+    /// Reads for a client: the time its request took, if the answer is whole now.
+    fn receive(&mut self, index: usize) -> anyhow::Result<Option<Duration>> {
+        let (client, sent) = &mut self.0[index];
+        if !client.receive()? {
+            return Ok(None);
+        }
         let now = Instant::now();
-        target.check(&answer)?;
         let sent = sent.take().context("an answer to nothing")?;
         Ok(Some(now - sent))
     }
 
-    fn send(&mut self, index: usize, target: &Target) -> anyhow::Result<()> {
-        let (connection, sent) = &mut self.0[index];
+    fn send(&mut self, index: usize) -> anyhow::Result<()> {
+        let (client, sent) = &mut self.0[index];
         *sent = Some(Instant::now());
-        connection.send(&target.request)
+        client.send()
     }
 
     /// The times of all requests until the bound; when it returns, none is under way.
-    fn run(&mut self, target: &Target, bound: Bound) -> anyhow::Result<Vec<Duration>> {
+    fn run(&mut self, bound: Bound) -> anyhow::Result<Vec<Duration>> {
         let end = Instant::now() + bound.time;
         let mut times = Vec::new();
         let (mut sent, mut waiting) = (0, 0);
         for index in 0..self.0.len().min(bound.requests) {
-            self.send(index, target)?;
+            self.send(index)?;
             (sent, waiting) = (sent + 1, waiting + 1);
         }
         while waiting > 0 {
             for index in self.ready()? {
-                let Some(time) = self.receive(index, target)? else { continue };
+                let Some(time) = self.receive(index)? else { continue };
                 times.push(time);
                 waiting -= 1;
                 if sent < bound.requests && Instant::now() < end {
-                    self.send(index, target)?;
+                    self.send(index)?;
                     (sent, waiting) = (sent + 1, waiting + 1);
                 }
             }
@@ -189,7 +275,7 @@ impl Group {
 /// A call of the function of all measurements.
 pub fn hello(port: u16, path: &str) -> Target {
     let request = http::request("POST", path, PAYLOAD.as_bytes());
-    Target { port, request, status: 200, contains: ANSWER }
+    Target { port, request, status: 200, contains: ANSWER, numbers: Vec::new() }
 }
 
 /// What every call sends.
@@ -237,12 +323,24 @@ mod tests {
         for clients in [1, 5] {
             let (port, answered) = server(ANSWER);
             let target = hello(port, "/");
-            let mut group = Group::open(&target, clients).unwrap();
-            assert_eq!(group.run(&target, bound(60_000, 23)).unwrap().len(), 23);
+            let callers = (0..clients).map(|_| Caller::open(&target).unwrap()).collect();
+            let mut group = Group::new(callers);
+            assert_eq!(group.run(bound(60_000, 23)).unwrap().len(), 23);
             assert_eq!(answered.load(Ordering::SeqCst), 23);
-            let times = group.run(&target, bound(50, usize::MAX)).unwrap();
+            let times = group.run(bound(50, usize::MAX)).unwrap();
             assert!(times.len() >= clients, "{}", times.len());
             assert_eq!(answered.load(Ordering::SeqCst), 23 + times.len());
+        }
+    }
+
+    #[test]
+    fn requests_are_numbered_where_they_are_to_be() {
+        let mut request = b"a0000000000000000b0000000000000000c".to_vec();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..20 {
+            renumber(&mut request, &[1, 18]);
+            assert_eq!((request[0], request[17], request[34]), (b'a', b'b', b'c'));
+            assert!(seen.insert(request[1..17].to_vec()) && seen.insert(request[18..34].to_vec()));
         }
     }
 
@@ -250,7 +348,8 @@ mod tests {
     fn a_wrong_answer_ends_the_measurement() {
         let (port, answered) = server("Hello, nobody");
         let target = hello(port, "/");
-        let error = Group::open(&target, 1).unwrap().run(&target, bound(60_000, 9)).unwrap_err();
+        let mut group = Group::new(vec![Caller::open(&target).unwrap()]);
+        let error = group.run(bound(60_000, 9)).unwrap_err();
         assert!(error.to_string().contains("answered 200: Hello, nobody"), "{error}");
         assert_eq!(answered.load(Ordering::SeqCst), 1);
         assert!(target.call().is_err());

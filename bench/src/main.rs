@@ -10,6 +10,7 @@ mod http;
 mod load;
 mod machine;
 mod measure;
+mod nats;
 mod peers;
 mod process;
 mod report;
@@ -24,8 +25,8 @@ use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand, ValueEnum as _};
 
 use machine::Machine;
-use measure::{Bench, Effort, Part};
-use peers::{Interpreter, Peer};
+use measure::{Bench, Effort, Events, Part};
+use peers::{Interpreter, Peer, Peers};
 use report::Report;
 use server::{Server, Setup};
 
@@ -103,17 +104,19 @@ fn measure(args: Args) -> anyhow::Result<()> {
     );
     let interpreters = Interpreter::installed();
     ensure!(!interpreters.is_empty(), "neither python3 nor node is installed: install one of them");
-    let (peers, missing) = peers::all(&args.cache.map_or_else(cache, Ok)?, &interpreters)?;
+    let Peers { peers, brokers, missing } =
+        peers::all(&args.cache.map_or_else(cache, Ok)?, &interpreters)?;
     let data = args.data.unwrap_or_else(std::env::temp_dir);
     let setup = Setup { program, data };
     let mut report = Report {
         machine: Machine::look(&setup.data)?,
-        versions: versions(&setup, &interpreters, &peers)?,
+        versions: versions(&setup, &interpreters, &[peers.as_slice(), &brokers].concat())?,
         quick: args.quick,
         missing,
         warm: Vec::new(),
         starts: Vec::new(),
         queue: Vec::new(),
+        events: Events::default(),
         memory: Vec::new(),
         calls: Vec::new(),
         bars: Vec::new(),
@@ -128,7 +131,7 @@ fn measure(args: Args) -> anyhow::Result<()> {
     effort.rounds = args.rounds.unwrap_or(effort.rounds).max(1);
     let languages = interpreters.iter().map(|interpreter| interpreter.language).collect();
     let parts = if args.only.is_empty() { Part::value_variants() } else { &args.only };
-    let failed = Bench { setup, effort, languages, peers }.run(parts, &mut report);
+    let failed = Bench { setup, effort, languages, peers, brokers }.run(parts, &mut report);
     print!("{}", report.markdown());
     if let Some(path) = args.json {
         let text = serde_json::to_string_pretty(&report)?;

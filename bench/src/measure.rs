@@ -1,6 +1,7 @@
 //! The measurements, in the order they are made.
 
 mod calls;
+mod events;
 mod memory;
 mod queue;
 mod starts;
@@ -8,6 +9,7 @@ pub mod uneven;
 mod warm;
 
 pub use calls::Calls;
+pub use events::{Arrival, Delivered, Emit, Events};
 pub use memory::{FORKED, Memory, SERVER, STEM};
 pub use queue::Queue;
 pub use starts::{AGAIN, BURST, FIRST, READY, Start};
@@ -37,6 +39,8 @@ pub enum Part {
     Deploy,
     /// Runs that nobody waits for
     Queue,
+    /// Events: accepted, on their way, delivered
+    Events,
     /// Memory of the server and of idle workers
     Memory,
     /// System calls, switches and allocations of a warm call
@@ -70,6 +74,8 @@ pub struct Bench {
     pub languages: Vec<&'static str>,
     /// The peers that are installed.
     pub peers: Vec<Peer>,
+    /// The brokers that are installed.
+    pub brokers: Vec<Peer>,
 }
 
 impl Bench {
@@ -98,6 +104,7 @@ impl Bench {
             Part::Memory => report.memory = self.memory()?,
             Part::Calls => report.calls = self.calls(&mut report.missing)?,
             Part::Queue => report.queue = self.queue()?,
+            Part::Events => report.events = self.events()?,
         }
         Ok(())
     }

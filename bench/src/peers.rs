@@ -87,29 +87,42 @@ pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
 }
 
+/// What Dispatch can be measured beside on this machine.
+pub struct Peers {
+    /// Those that serve the function.
+    pub peers: Vec<Peer>,
+    /// Those that take events.
+    pub brokers: Vec<Peer>,
+    /// Those that cannot be installed.
+    pub missing: Vec<Missing>,
+}
+
 /// All peers, installed below `cache` where they are not yet, and those that cannot be.
 ///
 /// # Errors
 /// The list of peers is not valid.
-pub fn all(
-    cache: &Path,
-    interpreters: &[Interpreter],
-) -> anyhow::Result<(Vec<Peer>, Vec<Missing>)> {
+pub fn all(cache: &Path, interpreters: &[Interpreter]) -> anyhow::Result<Peers> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct List {
         peer: Vec<Peer>,
+        broker: Vec<Peer>,
     }
     let list: List = toml::from_str(include_str!("../peers/peers.toml"))?;
-    let (mut ready, mut missing) = (Vec::new(), Vec::new());
-    for peer in list.peer {
-        let what = format!("{} ({})", peer.name, peer.language);
-        match prepare(peer, cache, interpreters) {
-            Ok(peer) => ready.push(peer),
-            Err(error) => missing.push(Missing { what, reason: format!("{error:#}") }),
+    let mut missing = Vec::new();
+    let mut ready = |peers: Vec<Peer>| {
+        let mut ready = Vec::new();
+        for peer in peers {
+            let what = format!("{} ({})", peer.name, peer.language);
+            match prepare(peer, cache, interpreters) {
+                Ok(peer) => ready.push(peer),
+                Err(error) => missing.push(Missing { what, reason: format!("{error:#}") }),
+            }
         }
-    }
-    Ok((ready, missing))
+        ready
+    };
+    let (peers, brokers) = (ready(list.peer), ready(list.broker));
+    Ok(Peers { peers, brokers, missing })
 }
 
 /// Fills in everything but the port.
@@ -214,6 +227,19 @@ impl Peer {
         let mut process = Process::start(command, cores)?;
         crate::cores::on(cores.clients(), || process.wait_until_answered(&target))??;
         Ok(start.elapsed())
+    }
+
+    /// Starts a broker with a configuration file, to be waited for.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_with(&self, config: &Path, cores: Cores) -> anyhow::Result<Process> {
+        let words = self.command.iter();
+        let words: Vec<_> =
+            words.map(|word| word.replace("{config}", &config.display().to_string())).collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        Process::start(command, cores)
     }
 
     fn command(&self, port: u16) -> Command {

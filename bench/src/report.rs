@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::bars::Bar;
 use crate::machine::Machine;
-use crate::measure::{Calls, Memory, Queue, Start, Warm};
+use crate::measure::{Arrival, Calls, Delivered, Emit, Events, Memory, Queue, Start, Warm};
 use crate::peers::Missing;
 use crate::stats::{Rate, Times};
 
@@ -25,6 +25,8 @@ pub struct Report {
     pub starts: Vec<Start>,
     /// Runs that nobody waits for.
     pub queue: Vec<Queue>,
+    /// Events.
+    pub events: Events,
     /// Memory of processes.
     pub memory: Vec<Memory>,
     /// What warm calls cost besides time.
@@ -48,6 +50,7 @@ impl Report {
         self.warm(&mut text);
         self.starts(&mut text);
         self.queue(&mut text);
+        self.events(&mut text);
         self.memory(&mut text);
         self.calls(&mut text);
         if !self.bars.is_empty() {
@@ -123,6 +126,42 @@ impl Report {
                 cores.count(),
                 counts.join(", ")
             );
+        }
+    }
+
+    fn events(&self, text: &mut String) {
+        let Events { emits, arrivals, delivered } = &self.events;
+        if emits.is_empty() {
+            return;
+        }
+        *text += "\n| events that are accepted | publishers | of a request | events/s | p50 ms | p99 ms \
+                  | server CPU µs/event | foreign % |\n|---|---|---|---|---|---|---|---|\n";
+        for Emit { server, clients, batch, rounds } in emits {
+            let Some(rate) = Rate::median(rounds) else { continue };
+            let each = *batch as f64;
+            *text += &format!(
+                "| {server} | {clients} | {batch} | {:.0} | {:.2} | {:.2} | {:.0} | {:.0} |\n",
+                rate.per_second * each,
+                rate.p50_us / 1e3,
+                rate.p99_us / 1e3,
+                rate.server_us / each,
+                rate.foreign_percent
+            );
+        }
+        *text += "\n| from emitting to seeing | events | p50 ms | p90 ms | p99 ms | foreign % |\n\
+                  |---|---|---|---|---|---|\n";
+        for Arrival { seen_by, times } in arrivals {
+            let Times { count, p50_ms, p90_ms, p99_ms, foreign_percent, .. } = times;
+            *text += &format!(
+                "| {seen_by} | {count} | {p50_ms:.2} | {p90_ms:.2} | {p99_ms:.2} \
+                 | {foreign_percent:.0} |\n"
+            );
+        }
+        *text +=
+            "\n| events that are delivered | events | events/s | foreign % |\n|---|---|---|---|\n";
+        for Delivered { taken_by, events, per_second, foreign_percent } in delivered {
+            *text +=
+                &format!("| {taken_by} | {events} | {per_second:.0} | {foreign_percent:.0} |\n");
         }
     }
 

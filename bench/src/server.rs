@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cores::Cores;
 use crate::http::{Connection, request};
-use crate::load::{PAYLOAD, Target, hello};
+use crate::load::{DIGITS, PAYLOAD, Target, hello};
 use crate::peers;
 use crate::process::Process;
 use crate::toys;
@@ -212,11 +212,69 @@ impl Server {
         hello(self.gateway, &format!("/{name}"))
     }
 
+    /// Delivers the events of a type to a function.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn subscribe(&self, event_type: &str, function: &str) -> anyhow::Result<()> {
+        let subscription = json!({"name": function, "eventType": event_type, "function": function});
+        self.api.call("POST", "/v1/event/subscriptions", &subscription)?;
+        Ok(())
+    }
+
+    /// How many events were delivered to the subscription of a function.
+    ///
+    /// # Errors
+    /// There is none, or it failed.
+    pub fn delivered(&self, function: &str) -> anyhow::Result<u64> {
+        let path = format!("/v1/event/subscriptions/{function}");
+        let subscription = self.api.call("GET", &path, &Value::Null)?;
+        let progress = &subscription["progress"];
+        ensure!(progress["dead"].as_u64().unwrap_or(0) == 0, "deliveries failed: {progress}");
+        Ok(progress["delivered"].as_u64().unwrap_or(0))
+    }
+
+    /// What the runs of a function returned, at most 1000 of them, the newest first.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub fn outputs(&self, function: &str) -> anyhow::Result<Vec<Value>> {
+        let path = format!("/v1/runs?functionName={function}&limit=1000");
+        let runs = self.api.call("GET", &path, &Value::Null)?;
+        Ok(runs.as_array().into_iter().flatten().map(|run| run["output"].clone()).collect())
+    }
+
+    /// Events of a type: stored before it is answered. Each has an id of its own, also in a batch.
+    pub fn emit(&self, event_type: &str, batch: usize, data: &str) -> Target {
+        let id = "0".repeat(DIGITS);
+        let event = format!(
+            r#"{{"specversion":"1.0","id":"{id}","source":"/bench","type":"{event_type}","data":{data}}}"#
+        );
+        let (kind, body) = match batch {
+            1 => ("cloudevents", event),
+            _ => ("cloudevents-batch", format!("[{}]", vec![event; batch].join(","))),
+        };
+        let request = format!(
+            "POST /v1/event HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/{kind}+json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let numbers = request.match_indices(&id).map(|(place, _)| place).collect();
+        let request = request.into_bytes();
+        Target { port: self.api.0, request, status: 202, contains: "", numbers }
+    }
+
     /// A run that nobody waits for: stored before it is answered.
     pub fn queued_run(&self, name: &str) -> Target {
         let body = format!(r#"{{"input":{PAYLOAD}}}"#);
         let request = request("POST", &format!("/v1/runs?functionName={name}"), body.as_bytes());
-        Target { port: self.api.0, request, status: 202, contains: "INITIALIZED" }
+        Target {
+            port: self.api.0,
+            request,
+            status: 202,
+            contains: "INITIALIZED",
+            numbers: Vec::new(),
+        }
     }
 }
 
