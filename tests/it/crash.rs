@@ -220,7 +220,7 @@ fn load_functions(
 }
 
 /// One request on a connection of its own; none when there was no whole answer.
-fn request(port: u16, method: &str, path: &str, body: Option<Value>) -> Option<(u16, Value)> {
+pub fn request(port: u16, method: &str, path: &str, body: Option<Value>) -> Option<(u16, Value)> {
     let (status, text) = raw(port, method, path, body)?;
     let value = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).ok()? };
     Some((status, value))

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, missing_docs)]
 
 mod crash;
+mod event_crash;
 mod files;
 mod functions;
 mod gateway;

@@ -187,6 +187,45 @@ async fn a_full_disk_refuses_writes_until_there_is_space_again() {
     store.close().await;
 }
 
+#[tokio::test]
+async fn a_full_disk_takes_no_event_without_its_deliveries() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("skipped: this test needs the right to mount a tmpfs");
+        return;
+    };
+    let store = Store::open(&disk.0.path().join("dispatch.db")).await.unwrap();
+    let subscription = entity(Kind::Subscription, "o", "s");
+    let subscription = store.create(subscription, Vec::new()).await.unwrap();
+    let event = |id: String| crate::store::NewEvent {
+        org: "o".to_owned(),
+        id,
+        source: "/s".to_owned(),
+        event_type: "t".to_owned(),
+        hops: 0,
+        body: "x".repeat(20_000),
+        deliveries: vec![(subscription.id.clone(), String::new())],
+    };
+    let (mut accepted, mut refused) = (0, 0);
+    for round in 0..100 {
+        let sends = (0..4).map(|n| store.append_events(vec![event(format!("{round}-{n}"))], 1));
+        for result in join_all(sends).await {
+            match result {
+                Ok(receipt) => accepted += receipt.events,
+                Err(Error::Unavailable(_)) => refused += 1,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        if refused > 8 {
+            break;
+        }
+    }
+    assert!(refused > 8 && accepted > 0, "{accepted} accepted, {refused} refused");
+    let log = store.newest_events("o", None, 1000).await.unwrap();
+    let progress = store.progress(&subscription.id).await.unwrap();
+    assert_eq!((log.len() as u64, progress.lag.unsigned_abs()), (accepted, accepted));
+    store.close().await;
+}
+
 /// Runs statements on the file without the store.
 async fn tinker(path: &Path, statements: &'static str) {
     let options: sqlx::any::AnyConnectOptions =
