@@ -1,6 +1,7 @@
 //! End-to-end stories: each starts the real program and uses it as a person would.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, missing_docs)]
 
+mod clojure;
 mod crash;
 mod event_crash;
 mod files;
