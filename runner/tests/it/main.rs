@@ -13,6 +13,7 @@ mod nodejs;
 mod overlap;
 mod plain;
 mod pools;
+mod powershell;
 mod preload;
 mod protocol;
 mod python;
