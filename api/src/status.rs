@@ -82,6 +82,8 @@ pub enum Kind {
     Api,
     /// A subscription to events.
     Subscription,
+    /// Times at which a function is called.
+    Schedule,
 }
 
 impl Kind {
@@ -94,6 +96,7 @@ impl Kind {
         Kind::Endpoint,
         Kind::Api,
         Kind::Subscription,
+        Kind::Schedule,
     ];
 
     /// The kind of a word, as [`Kind::as_str`] writes it.
@@ -111,6 +114,7 @@ impl Kind {
             Kind::Endpoint => "Endpoint",
             Kind::Api => "API",
             Kind::Subscription => "Subscription",
+            Kind::Schedule => "Schedule",
         }
     }
 
@@ -124,6 +128,7 @@ impl Kind {
             Kind::Endpoint => "endpoint",
             Kind::Api => "API",
             Kind::Subscription => "subscription",
+            Kind::Schedule => "schedule",
         }
     }
 }

@@ -131,6 +131,7 @@ pub fn path_field(kind: Kind) -> &'static str {
         Kind::Endpoint => "endpoint",
         Kind::Api => "api",
         Kind::Subscription => "subscriptionName",
+        Kind::Schedule => "scheduleName",
     }
 }
 

@@ -27,6 +27,7 @@ pub mod routes;
 pub mod runs;
 mod sbom;
 mod scale;
+mod schedule;
 mod schema;
 mod secret;
 pub mod serve;

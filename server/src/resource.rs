@@ -7,7 +7,9 @@ use axum::Json;
 use axum::extract::FromRequest;
 use axum::http::{StatusCode, header};
 use dispatch_api::wire::{self, Wire};
-use dispatch_api::{BaseImage, Endpoint, Function, Image, Kind, Secret, Subscription, Tag, tag};
+use dispatch_api::{
+    BaseImage, Endpoint, Function, Image, Kind, Schedule, Secret, Status, Subscription, Tag, tag,
+};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,11 @@ pub trait Resource: Serialize + DeserializeOwned + Wire + Send + Sync + 'static 
 
     /// The resource's tags, for filters.
     fn tags(&self) -> &[Tag];
+
+    /// Where it is in its life, for filters.
+    fn status(&self, entity: &Entity) -> Status {
+        entity.status
+    }
 }
 
 macro_rules! fill_common {
@@ -102,6 +109,23 @@ impl Resource for Endpoint {
 
     fn tags(&self) -> &[Tag] {
         &self.tags
+    }
+}
+
+impl Resource for Schedule {
+    const KIND: Kind = Kind::Schedule;
+
+    fn fill(&mut self, entity: &Entity) {
+        fill_common!(&mut *self, entity);
+        self.reason.clone_from(&entity.reason);
+    }
+
+    fn tags(&self) -> &[Tag] {
+        &self.tags
+    }
+
+    fn status(&self, _: &Entity) -> Status {
+        self.status
     }
 }
 
@@ -181,7 +205,7 @@ pub fn entity<T: Serialize>(
     caller: &crate::iam::Caller,
     kind: Kind,
     name: &str,
-    status: dispatch_api::Status,
+    status: Status,
     resource: &T,
 ) -> Result<Entity, Error> {
     Ok(Entity {
@@ -267,7 +291,10 @@ impl ListQuery {
                 entity.body.get(field).and_then(serde_json::Value::as_str) == Some(wanted)
             })
         };
-        tag && self.status.as_deref().is_none_or(|status| entity.status.as_str() == status)
+        tag && self
+            .status
+            .as_deref()
+            .is_none_or(|status| resource.status(entity).as_str() == status)
             && text("function", &self.function)
             && text("language", &self.language)
     }
@@ -391,7 +418,7 @@ pub async fn remove(app: &App, kind: Kind, org: &str, name: &str) -> Result<Enti
     dispatch_api::validate::path_name(dispatch_api::validate::path_field(kind), "path", name)?;
     let mut entity =
         app.store.remove(kind, org, name).await.map_err(|error| Error::store(kind, name, error))?;
-    entity.status = dispatch_api::Status::Deleting;
+    entity.status = Status::Deleting;
     app.settle().await;
     Ok(entity)
 }

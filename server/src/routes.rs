@@ -24,7 +24,7 @@ use crate::problem::Error;
 use crate::trace::{REQUEST_ID, Trace};
 use crate::{
     base_image, egress, endpoint, event, function, gc, image, image_archive, runs, sbom, scale,
-    secret, subscription,
+    schedule, secret, subscription,
 };
 
 #[derive(OpenApi)]
@@ -54,6 +54,8 @@ fn resources() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(runs::api::create, runs::api::list))
         .routes(routes!(runs::api::get))
         .routes(routes!(runs::api::redrive))
+        .routes(routes!(schedule::create, schedule::list))
+        .routes(routes!(schedule::get, schedule::update, schedule::delete))
         .routes(routes!(secret::create, secret::list))
         .routes(routes!(secret::get, secret::update, secret::delete))
         .routes(routes!(endpoint::endpoints::create, endpoint::endpoints::list))

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::live::{Function, Serving};
 use crate::problem::Error;
-use crate::store::NewJob;
+use crate::store::{NewJob, RunRow};
 use crate::tasks;
 use crate::trace::Trace;
 
@@ -123,12 +123,18 @@ pub async fn execute(app: &Arc<App>, invocation: Arc<Invocation>) -> Arc<Finishe
 pub async fn accept(app: &Arc<App>, invocation: &Invocation) -> Result<String, Error> {
     serving(&invocation.function)?;
     let id = Uuid::now_v7().to_string();
-    let row = RunRecord::accepted(invocation, &id, Timestamp::now());
-    let job = job(&invocation.org, &id);
-    app.store.accept_run(row.into_row(), job, app.config.max_queued_runs).await.map_err(
-        |error| Error::store(dispatch_api::Kind::Function, &invocation.function.name, error),
-    )?;
+    let (row, job) = accepted(invocation, &id);
+    app.store.accept_run(row, job, app.config.max_queued_runs).await.map_err(|error| {
+        Error::store(dispatch_api::Kind::Function, &invocation.function.name, error)
+    })?;
     Ok(id)
+}
+
+/// What is stored of a call that nobody waits for, and the job that makes it. Both are to be written
+/// together.
+pub(crate) fn accepted(invocation: &Invocation, id: &str) -> (RunRow, NewJob) {
+    let record = RunRecord::accepted(invocation, id, Timestamp::now());
+    (record.into_row(), job(&invocation.org, id))
 }
 
 /// The job that makes an accepted call.

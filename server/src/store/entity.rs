@@ -207,7 +207,7 @@ impl Store {
     }
 
     /// Removes an entity and answers what it was. A function takes its revisions, its runs and the
-    /// jobs of its runs with it.
+    /// jobs of its runs with it, a schedule its next tick.
     ///
     /// # Errors
     /// [`Error::Missing`].
@@ -226,6 +226,11 @@ impl Store {
                     .execute(&mut tx.conn)
                     .await?;
                     tx.effects.runs = true;
+                }
+                if kind == Kind::Schedule {
+                    let alarm = "DELETE FROM job WHERE org = $1 AND key = $2 AND kind = 'schedule'";
+                    let query = sqlx::query(alarm).bind(&org).bind(&name);
+                    query.execute(&mut tx.conn).await?;
                 }
                 // Revisions and runs go with it: they refer to it.
                 sqlx::query("DELETE FROM entity WHERE id = $1")

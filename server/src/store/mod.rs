@@ -16,6 +16,7 @@ mod queue;
 mod retention;
 mod revision;
 mod run;
+mod schedule;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -38,6 +39,7 @@ pub use event::{EventRow, NewEvent, Stretch};
 pub use queue::{Job, JobEnd, NewJob};
 pub use revision::RevisionRow;
 pub use run::{RunFilter, RunRow};
+pub use schedule::Tick;
 
 use dialect::Dialect;
 use writer::{Effects, Tx, Writer};

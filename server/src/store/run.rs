@@ -163,6 +163,30 @@ impl Tx {
         Ok(row.try_get("waiting")?)
     }
 
+    /// Stores a run that is to be made later, and its job, whose key becomes the run's id.
+    pub(super) async fn accept(
+        &mut self,
+        run: RunRow,
+        mut job: NewJob,
+        max_queued: i64,
+    ) -> Result<(), Error> {
+        job.key.clone_from(&run.id);
+        job.org.clone_from(&run.org);
+        let waiting = self.waiting(&run.function_id).await?;
+        if waiting >= max_queued {
+            let text = format!(
+                "{waiting} runs of function {} wait already, which is the limit: try again later",
+                run.function
+            );
+            return Err(Error::Refused(Problem::new(429, text)));
+        }
+        if self.put_runs(slice::from_ref(&run)).await? == 0 {
+            return Err(Error::Missing);
+        }
+        self.waiting.insert(run.function_id, waiting + 1);
+        self.enqueue(&[job]).await
+    }
+
     async fn function_exists(&mut self, id: &str) -> Result<bool, Error> {
         let query = sqlx::query("SELECT id FROM entity WHERE id = $1").bind(id);
         Ok(query.fetch_optional(&mut self.conn).await?.is_some())
@@ -175,33 +199,8 @@ impl Store {
     /// # Errors
     /// [`Error::Missing`] when the function is gone, [`Error::Refused`] when `max_queued` runs of it
     /// wait already.
-    pub async fn accept_run(
-        &self,
-        run: RunRow,
-        mut job: NewJob,
-        max_queued: i64,
-    ) -> Result<(), Error> {
-        job.key.clone_from(&run.id);
-        job.org.clone_from(&run.org);
-        self.write(move |tx| {
-            Box::pin(async move {
-                let waiting = tx.waiting(&run.function_id).await?;
-                if waiting >= max_queued {
-                    let text = format!(
-                        "{waiting} runs of function {} wait already, which is the limit: try again \
-                         later",
-                        run.function
-                    );
-                    return Err(Error::Refused(Problem::new(429, text)));
-                }
-                if tx.put_runs(slice::from_ref(&run)).await? == 0 {
-                    return Err(Error::Missing);
-                }
-                tx.waiting.insert(run.function_id, waiting + 1);
-                tx.enqueue(&[job]).await
-            })
-        })
-        .await
+    pub async fn accept_run(&self, run: RunRow, job: NewJob, max_queued: i64) -> Result<(), Error> {
+        self.write(move |tx| Box::pin(async move { tx.accept(run, job, max_queued).await })).await
     }
 
     /// Stores runs that ended, in one go. Those whose function is gone are not kept.

@@ -3,6 +3,7 @@
 mod build;
 mod retention;
 mod run;
+mod schedule;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub const IMAGE: &str = "image";
 pub const FUNCTION: &str = "function";
 /// Makes a call that nobody waits for.
 pub const RUN: &str = "run";
+/// Makes the ticks of a schedule, whose name is the job's key.
+pub const SCHEDULE: &str = "schedule";
 
 /// How long a claimed job is ours without renewal, in microseconds.
 pub(crate) const LEASE_MICROS: i64 = 60_000_000;
@@ -33,6 +36,8 @@ pub(crate) const RENEW: Duration = Duration::from_secs(20);
 pub(crate) const RETRY: Duration = Duration::from_millis(500);
 /// Builds at the same time: images and functions.
 const BUILDERS: usize = 4;
+/// Schedules that tick at the same time; each takes one write.
+const TICKERS: usize = 32;
 /// The name jobs are claimed under. A data directory has one server at a time.
 pub(crate) const OWNER: &str = "local";
 
@@ -48,6 +53,7 @@ pub async fn start(app: &Arc<App>) -> Result<Vec<BoxFuture<'static, ()>>, store:
         Box::pin(work(Arc::clone(app), &[BASE_IMAGE, IMAGE, FUNCTION], BUILDERS)),
         Box::pin(work(Arc::clone(app), &[RUN], app.config.async_concurrency)),
         Box::pin(event::dispatch(Arc::clone(app))),
+        Box::pin(work(Arc::clone(app), &[SCHEDULE], TICKERS)),
         Box::pin(retention::keep(Arc::clone(app))),
     ])
 }
@@ -130,6 +136,11 @@ async fn run_one(app: Arc<App>, job: Job) -> i64 {
             run::make(&app, job).await;
             return id;
         }
+        SCHEDULE => match schedule::due(&app, &job).await {
+            Ok(None) => return id,
+            Ok(Some(end)) => Ok(end),
+            Err(error) => Err(error),
+        },
         other => Err(format!("there is no job of kind {other}")),
     };
     let end = end.unwrap_or_else(|error| {

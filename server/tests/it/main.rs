@@ -11,6 +11,7 @@ mod image;
 mod openapi;
 mod run;
 mod scale;
+mod schedule;
 mod secret;
 mod support;
 mod transport;

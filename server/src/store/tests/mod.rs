@@ -9,6 +9,7 @@ mod jobs;
 mod lists;
 mod revisions;
 mod runs;
+mod schedules;
 
 use dispatch_api::{Kind, Status};
 use serde_json::json;
