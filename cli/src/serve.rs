@@ -1,5 +1,6 @@
-//! `dispatch server` and `dispatch up`. They are told apart from the client's commands before
-//! anything else happens: no thread may exist yet, and their flags are flags of their own.
+//! `dispatch server` and `dispatch up`, and the event drivers that the server starts. They are told apart
+//! from the client's commands before anything else happens: no thread may exist yet, and their flags are
+//! flags of their own.
 
 use std::process::ExitCode;
 
@@ -38,6 +39,10 @@ pub fn main() -> Option<ExitCode> {
         return Some(code);
     }
     let word = std::env::args_os().nth(1)?;
+    if word == "driver" {
+        let words = std::env::args_os().skip(2).map(|word| word.to_string_lossy().into_owned());
+        return Some(dispatch_drivers::main(&words.collect::<Vec<_>>()));
+    }
     if word != "server" && word != "up" {
         return None;
     }
