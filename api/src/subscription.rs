@@ -12,18 +12,29 @@ use crate::{Status, Tag};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Subscription {
+    /// Unix seconds.
+    pub created_time: i64,
     /// A type, `order.*` for all types below `order`, or `*`; may be empty where there are filters.
     pub event_type: String,
     /// The function that is called with each event.
     pub function: String,
-    /// In place of a function: the URL that each event is posted to, as CloudEvents over HTTP has it.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub uri: String,
+    /// Always `Subscription`.
+    pub kind: String,
+    /// Unix seconds.
+    pub modified_time: i64,
     /// Unique in the organization.
     pub name: String,
     /// Secrets merged into the context, beyond the function's own.
     #[serde(serialize_with = "null_when_empty", deserialize_with = "null_is_default")]
     pub secrets: Vec<String>,
+    /// Where it is in its life.
+    pub status: Status,
+    /// Free labels.
+    #[serde(serialize_with = "null_when_empty", deserialize_with = "null_is_default")]
+    pub tags: Vec<Tag>,
+    /// In place of a function: the URL that each event is posted to, as CloudEvents over HTTP has it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uri: String,
     /// Filters of the CloudEvents Subscriptions API, all of which an event must pass.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     #[schema(value_type = Vec<Object>)]
@@ -50,20 +61,9 @@ pub struct Subscription {
     /// Whether deliveries wait until it is set back.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
-    /// Always `Subscription`.
-    pub kind: String,
-    /// Where it is in its life.
-    pub status: Status,
     /// How far it is. Only answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// Free labels.
-    #[serde(serialize_with = "null_when_empty", deserialize_with = "null_is_default")]
-    pub tags: Vec<Tag>,
-    /// Unix seconds.
-    pub created_time: i64,
-    /// Unix seconds.
-    pub modified_time: i64,
     /// The organization it belongs to.
     pub org: String,
     /// The project it belongs to.

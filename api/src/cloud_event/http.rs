@@ -191,29 +191,34 @@ fn binary(
     event.extensions =
         attributes.into_iter().map(|(name, value)| (name, Extension::String(value))).collect();
     check::check(&event)?;
-    event.data = body_data(event.data_content_type.as_deref(), body)?;
+    event.data = Data::from_body(event.data_content_type.as_deref(), body)?;
     Ok(event)
 }
 
-/// The body as data. Without a content type it is JSON where it can be.
-fn body_data(content_type: Option<&str>, body: &[u8]) -> Result<Option<Data>, String> {
-    if body.is_empty() {
-        return Ok(None);
-    }
-    if is_json(content_type) {
-        match serde_json::from_slice::<&RawValue>(body) {
-            Ok(raw) => return json_data(raw).map(Some),
-            Err(error) if content_type.is_some() => {
-                return Err(format!("the body is not JSON, as its content type says: {error}"));
-            }
-            Err(_) => {}
+impl Data {
+    /// A body as data; nothing where it is empty. Without a content type it is JSON where it can be.
+    ///
+    /// # Errors
+    /// It is not what its content type says.
+    pub fn from_body(content_type: Option<&str>, body: &[u8]) -> Result<Option<Data>, String> {
+        if body.is_empty() {
+            return Ok(None);
         }
+        if is_json(content_type) {
+            match serde_json::from_slice::<&RawValue>(body) {
+                Ok(raw) => return json_data(raw).map(Some),
+                Err(error) if content_type.is_some() => {
+                    return Err(format!("the body is not JSON, as its content type says: {error}"));
+                }
+                Err(_) => {}
+            }
+        }
+        let is_text = content_type.is_some_and(json::is_text);
+        Ok(Some(match std::str::from_utf8(body) {
+            Ok(text) if is_text => Data::Text(text.to_owned()),
+            _ => Data::Binary(body.to_vec()),
+        }))
     }
-    let is_text = content_type.is_some_and(json::is_text);
-    Ok(Some(match std::str::from_utf8(body) {
-        Ok(text) if is_text => Data::Text(text.to_owned()),
-        _ => Data::Binary(body.to_vec()),
-    }))
 }
 
 /// A header's value as an attribute's: without quotes around it, percent-decoded once. An escape that is none
