@@ -5,12 +5,17 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod create;
+mod event;
 mod get;
 mod global;
 
 pub use create::{
     Create, CreateBaseImage, CreateEndpoint, CreateFunction, CreateImage, CreateSecret, Egress,
     FunctionSettings, ImageSettings, Update,
+};
+pub use event::{
+    CreateSubscription, Emit, Filters, GetDelivery, GetEvent, GetSubscription, RedriveDelivery,
+    Replay, Spec, SubscriptionSettings, UpdateSubscription,
 };
 pub use get::{
     By, Get, GetBuilt, GetEndpoint, GetFunction, GetNamed, GetRun, GetSecret, SbomFormat,
@@ -57,6 +62,11 @@ pub enum Command {
         #[arg(short, long, default_value = "", hide_default_value = true, value_name = "DIR")]
         work_dir: String,
     },
+    /// Emit an event
+    ///
+    /// Once this succeeds the event is on the server's disk, and will be delivered to every
+    /// subscription that wants it.
+    Emit(Box<Emit>),
     /// Call a function
     ///
     /// Without --input the payload is read from standard input, if that is not a terminal. Prints
@@ -75,11 +85,15 @@ pub enum Command {
         #[command(subcommand)]
         noun: Option<Manage>,
     },
-    /// Try a failed run again
+    /// Try again what failed
     Redrive {
         #[command(subcommand)]
         noun: Option<Redrive>,
     },
+    /// Deliver events of the log to a subscription again
+    ///
+    /// Those that the subscription wants now, in the order in which they were accepted.
+    Replay(Replay),
     /// Go back to an earlier revision
     Rollback {
         #[command(subcommand)]
@@ -160,6 +174,9 @@ pub enum Noun {
     /// An endpoint
     #[command(alias = "endpoints")]
     Endpoint(Named),
+    /// A subscription
+    #[command(alias = "subscriptions")]
+    Subscription(Named),
 }
 
 /// The name of a resource.
@@ -254,6 +271,10 @@ pub enum Redrive {
         /// The run's id
         id: String,
     },
+    /// A delivery that failed for good, or all of a subscription (see `dispatch get deliveries
+    /// --state dead`)
+    #[command(alias = "deliveries")]
+    Delivery(RedriveDelivery),
 }
 
 /// What has revisions.

@@ -1,7 +1,7 @@
 //! What the verbs do.
 
 use dispatch_api::client::Client;
-use dispatch_api::{BaseImage, Endpoint, Function, Image, Secret};
+use dispatch_api::{BaseImage, Endpoint, Function, Image, Secret, Subscription};
 
 use crate::args::{Cli, Command, Delete, Manage, Noun, Redrive, Rollback};
 use crate::config::{self, Settings};
@@ -14,10 +14,13 @@ mod context;
 mod create;
 mod delete;
 mod edit;
+mod emit;
+mod event;
 mod exec;
 mod file;
 mod gc;
 mod get;
+mod subscription;
 mod update;
 mod version;
 mod wait;
@@ -109,11 +112,16 @@ async fn talk(session: &Session, command: Command) -> Result {
         },
         Command::Get { noun: Some(noun) } => get::run(session, noun).await,
         Command::Edit { noun: Some(noun), work_dir } => edit::run(session, &noun, &work_dir).await,
+        Command::Emit(emit) => emit::run(session, *emit).await,
         Command::Exec(exec) => exec::run(session, exec).await,
         Command::Redrive { noun: Some(Redrive::Run { id }) } => {
             let run = session.client.redrive(&id).await?;
             output::done(&format!("Redriven run: {}", run.name), &run, &session.settings)
         }
+        Command::Redrive { noun: Some(Redrive::Delivery(args)) } => {
+            event::redrive(session, &args).await
+        }
+        Command::Replay(replay) => event::replay(session, replay).await,
         Command::Rollback { noun: Some(Rollback::Function { name, to }) } => {
             let function = session.client.rollback(&name, to).await?;
             let (name, number) = (&function.name, function.serving_revision);
@@ -150,6 +158,7 @@ macro_rules! for_noun {
             Noun::Function(named) => $function::<Function>($($argument,)* &named.name).await,
             Noun::Secret(named) => $function::<Secret>($($argument,)* &named.name).await,
             Noun::Endpoint(named) => $function::<Endpoint>($($argument,)* &named.name).await,
+            Noun::Subscription(named) => $function::<Subscription>($($argument,)* &named.name).await,
             Noun::Api(named) => {
                 $function::<dispatch_api::client::Api>($($argument,)* &named.name).await
             }

@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod input;
 mod model;
+mod names;
 mod nouns;
 mod output;
 mod pack;

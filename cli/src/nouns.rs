@@ -4,7 +4,7 @@ use dispatch_api::client::{Api, Resource};
 use dispatch_api::scale::{Change, Scale};
 use dispatch_api::{
     BaseImage, Destination, Egress, EgressPolicy, Endpoint, Function, Image, Revision, Run, Secret,
-    Status, run,
+    Status, Subscription, run,
 };
 use jiff::Timestamp;
 
@@ -47,6 +47,7 @@ nouns! {
     Secret, "secret", "secret", "secrets";
     Endpoint, "endpoint", "endpoint", "endpoints";
     Api, "api", "api", "api";
+    Subscription, "subscription", "subscription", "subscriptions";
 }
 
 macro_rules! built {
@@ -195,6 +196,26 @@ impl Show for Endpoint {
             urls(self, settings),
             self.enabled.to_string(),
         ]
+    }
+}
+
+impl Show for Subscription {
+    const MODEL: &'static str = r#"{"createdtime": 0, "eventtype": "", "function": "", "kind": "",
+        "modifiedtime": 0, "name": "", "secrets": [""], "status": "",
+        "tags": [{"key": "", "value": ""}], "uri": "", "filters": [null], "retry": null,
+        "concurrency": 0, "orderingkey": "", "batch": 0, "deadletter": null, "reply": null,
+        "paused": false}"#;
+    const COLUMNS: &'static [&'static str] =
+        &["Name", "Event type", "Function name", "Status", "Created Date"];
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        let to = if self.uri.is_empty() { &self.function } else { &self.uri };
+        let (event_type, status) = (self.event_type.clone(), self.status.to_string());
+        vec![self.name.clone(), event_type, to.clone(), status, date(self.created_time)]
     }
 }
 

@@ -75,7 +75,7 @@ fn explain(error: &clap::Error, words: &[OsString]) -> String {
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument
             if !argument.starts_with('-') =>
         {
-            match count(words) {
+            match count(words, error.kind() == ErrorKind::MissingRequiredArgument) {
                 Some(text) => format!("Error: {text}{usage}"),
                 None => plain(error),
             }
@@ -151,8 +151,9 @@ fn is_like(typed: &str, known: &str) -> bool {
     row[known.len()] <= 2
 }
 
-/// How many words a command takes and how many there are.
-fn count(words: &[OsString]) -> Option<String> {
+/// How many words a command takes and how many there are; `missing` where one is needed that other
+/// flags could replace.
+fn count(words: &[OsString], missing: bool) -> Option<String> {
     let strict = command();
     let matches = lenient(command()).try_get_matches_from(words).ok()?;
     let (mut found, mut values) = (&strict, &matches);
@@ -175,6 +176,7 @@ fn count(words: &[OsString]) -> Option<String> {
             .sum::<usize>();
     let most = found.get_positionals().count();
     let least = found.get_positionals().filter(|arg| arg.is_required_set()).count();
+    let least = if missing { least.max(received + 1).min(most) } else { least };
     Some(if least == most {
         format!("accepts {most} arg(s), received {received}")
     } else if least == 0 {
@@ -186,11 +188,12 @@ fn count(words: &[OsString]) -> Option<String> {
 
 const EXTRA: &str = "extra-words";
 
-/// The same commands, taking any number of words.
+/// The same commands, taking any number of words and any word.
 fn lenient(command: Command) -> Command {
     if command.has_subcommands() {
         return command.mut_subcommands(lenient);
     }
     let extra = Arg::new(EXTRA).num_args(0..).hide(true);
-    command.mut_args(|arg| if arg.is_positional() { arg.required(false) } else { arg }).arg(extra)
+    let free = |arg: Arg| if arg.is_positional() { Arg::new(arg.get_id().clone()) } else { arg };
+    command.mut_args(free).arg(extra)
 }

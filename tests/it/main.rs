@@ -4,6 +4,7 @@
 mod clojure;
 mod crash;
 mod event_crash;
+mod events;
 mod files;
 mod functions;
 mod gateway;

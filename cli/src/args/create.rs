@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::SeedImages;
+use super::{CreateSubscription, SeedImages, UpdateSubscription};
 
 /// What can be created.
 #[derive(Debug, Subcommand)]
@@ -27,6 +27,9 @@ pub enum Create {
     /// Create an endpoint
     #[command(alias = "endpoints")]
     Endpoint(CreateEndpoint),
+    /// Create a subscription: events of some types are delivered to a function or a URL
+    #[command(alias = "subscriptions")]
+    Subscription(Box<CreateSubscription>),
     /// Create the base images and images to start with
     #[command(alias = "seed")]
     SeedImages(SeedImages),
@@ -41,6 +44,9 @@ pub enum Update {
     /// Update a function: what is not given stays
     #[command(alias = "functions")]
     Function(Box<UpdateFunction>),
+    /// Update a subscription: what is not given stays
+    #[command(alias = "subscriptions")]
+    Subscription(Box<UpdateSubscription>),
 }
 
 /// A base image.

@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::{GetDelivery, GetEvent, GetSubscription};
+
 /// What can be shown.
 #[derive(Debug, Subcommand)]
 pub enum Get {
@@ -26,6 +28,15 @@ pub enum Get {
     /// Endpoints
     #[command(alias = "endpoints")]
     Endpoint(GetEndpoint),
+    /// Subscriptions
+    #[command(alias = "subscriptions")]
+    Subscription(GetSubscription),
+    /// Events that were accepted, the newest first
+    #[command(alias = "events")]
+    Event(GetEvent),
+    /// Deliveries of events to subscriptions, the newest first, or one delivery
+    #[command(alias = "deliveries")]
+    Delivery(GetDelivery),
 }
 
 /// One resource, or all.

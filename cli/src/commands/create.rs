@@ -9,7 +9,7 @@ use dispatch_api::{
     SystemDependencies, Tag, tag,
 };
 
-use super::{Session, file, wait};
+use super::{Session, file, subscription, wait};
 use crate::args::{
     Create, CreateBaseImage, CreateEndpoint, CreateFunction, CreateImage, CreateSecret, Egress,
     Format, FunctionSettings, ImageSettings,
@@ -44,6 +44,15 @@ pub async fn run(session: &Session, noun: Create) -> Result {
         Create::Secret(args) => create(session, secret(args)?).await,
         Create::Api(args) => create(session, Api(endpoint(args))).await,
         Create::Endpoint(args) => create(session, endpoint(args)).await,
+        Create::Subscription(args) => {
+            let created = session.client.create(&subscription::new(*args)?).await?;
+            // In lower case, as scripts know it.
+            output::done(
+                &format!("created subscription: {}", created.name),
+                &created,
+                &session.settings,
+            )
+        }
         Create::SeedImages(seed) => {
             file::seed(session, file::Action::Create, seed.output_file.as_deref()).await
         }
@@ -81,7 +90,7 @@ fn tags(application: Option<String>) -> Vec<Tag> {
 }
 
 /// Puts a resource into another application.
-fn retag(tags_now: &mut Vec<Tag>, application: Option<String>) {
+pub fn retag(tags_now: &mut Vec<Tag>, application: Option<String>) {
     let new = tags(application);
     if !new.is_empty() {
         tags_now.retain(|tag| tag.key != tag::APPLICATION);
@@ -104,6 +113,13 @@ fn image(args: CreateImage) -> Result<Image> {
     let mut image = Image { name: args.name, base_image_name: args.base_image, ..Image::default() };
     image_settings(&mut image, args.settings)?;
     Ok(image)
+}
+
+/// Puts a value where one was given.
+pub fn set<T>(field: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *field = given;
+    }
 }
 
 /// Puts what was given into an image.
@@ -151,11 +167,6 @@ fn function(args: CreateFunction) -> Result<Function> {
 /// # Errors
 /// A schema that cannot be read, or a malformed variable.
 pub fn function_settings(function: &mut Function, settings: FunctionSettings) -> Result {
-    fn set<T>(field: &mut T, given: Option<T>) {
-        if let Some(given) = given {
-            *field = given;
-        }
-    }
     let schema = |path: Option<&Path>| path.map(input::json).transpose();
     let Schema { input, output } = &mut function.schema;
     if let Some(value) = schema(settings.schema_in.as_deref())? {

@@ -1,6 +1,8 @@
 //! `dispatch delete`.
 
-use super::{BaseImage, Endpoint, Function, Image, Noun, Result, Secret, Session, for_noun};
+use super::{
+    BaseImage, Endpoint, Function, Image, Noun, Result, Secret, Session, Subscription, for_noun,
+};
 use crate::args::Format;
 use crate::nouns;
 use crate::output::{self, INDENT};

@@ -4,7 +4,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use super::{BaseImage, Endpoint, Function, Image, Noun, Result, Secret, Session, for_noun};
+use super::{
+    BaseImage, Endpoint, Function, Image, Noun, Result, Secret, Session, Subscription, for_noun,
+};
 use crate::commands::file::{self, Action};
 use crate::error::{Error, file_cause};
 use crate::files::Source;

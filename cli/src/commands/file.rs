@@ -108,6 +108,7 @@ pub async fn work(session: &Session, action: Action, source: &Source) -> Result 
             Document::Secret(secret) => work.act(secret).await?,
             Document::Endpoint(endpoint) => work.act(endpoint).await?,
             Document::Api(api) => work.act(api).await?,
+            Document::Subscription(subscription) => work.act(*subscription).await?,
         }
     }
     if session.settings.json {

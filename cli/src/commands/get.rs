@@ -1,9 +1,11 @@
 //! `dispatch get`.
 
 use dispatch_api::client::{Api, RunFilter};
-use dispatch_api::{BaseImage, Egress, Endpoint, Function, Image, Run, Scale, Secret};
+use dispatch_api::{
+    BaseImage, Egress, Endpoint, Function, Image, Run, Scale, Secret, Subscription,
+};
 
-use super::{Session, watch};
+use super::{Session, event, watch};
 use crate::args::{
     By, Format, Get, GetBuilt, GetEndpoint, GetFunction, GetNamed, GetRun, GetSecret, SbomFormat,
 };
@@ -35,6 +37,12 @@ pub async fn run(session: &Session, noun: Get) -> Result {
         Get::Run(run) => runs(session, run).await,
         Get::Secret(secret) => secrets(session, &secret).await,
         Get::Api(api) => endpoints::<Api>(session, &api, |api| &api.0).await,
+        Get::Subscription(args) => match args.named.name.as_ref().filter(|_| args.progress) {
+            Some(name) => event::progress(session, name).await,
+            None => resources::<Subscription>(session, &args.named).await,
+        },
+        Get::Event(args) => event::log(session, &args).await,
+        Get::Delivery(args) => event::deliveries(session, args).await,
         Get::Endpoint(endpoint) => endpoints::<Endpoint>(session, &endpoint, |it| it).await,
     }
 }

@@ -1,12 +1,12 @@
 //! `dispatch update` with a noun: read, change, write. A change by somebody else in between is
 //! refused by the server, since the revision that was read is sent back.
 
-use dispatch_api::{Function, Image};
+use dispatch_api::{Function, Image, Subscription};
 
-use super::{Session, create};
+use super::{Session, create, subscription};
 use crate::args::Update;
 use crate::error::Result;
-use crate::pack;
+use crate::{output, pack};
 
 /// Updates one resource.
 ///
@@ -33,6 +33,13 @@ pub async fn run(session: &Session, noun: Update) -> Result {
                 function.source = pack::source(&function.name, &function.handler, path)?;
             }
             create::built(session, "Updated", client.update(&function).await?, wait).await
+        }
+        Update::Subscription(args) => {
+            let mut item: Subscription = client.get(&args.name).await?;
+            subscription::change(&mut item, *args)?;
+            let updated = client.update(&item).await?;
+            let message = format!("Updated subscription: {}", updated.name);
+            output::done(&message, &updated, &session.settings)
         }
     }
 }

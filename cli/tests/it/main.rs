@@ -4,10 +4,12 @@
 mod config;
 mod edit;
 mod errors;
+mod events;
 mod exec;
 mod files;
 mod functions;
 mod golden;
 mod routes;
+mod subscriptions;
 mod support;
 mod watch;

@@ -24,6 +24,7 @@ struct Exchange {
     status: u16,
     kind: &'static str,
     answer: String,
+    headers: Vec<(&'static str, String)>,
 }
 
 #[derive(Default)]
@@ -87,7 +88,18 @@ impl Fake {
 
     pub fn expect_text(&self, line: &str, status: u16, kind: &'static str, answer: &str) -> &Fake {
         let (line, answer) = (line.to_owned(), answer.to_owned());
-        self.script.lock().unwrap().expected.push_back(Exchange { line, status, kind, answer });
+        let headers = Vec::new();
+        let exchange = Exchange { line, status, kind, answer, headers };
+        self.script.lock().unwrap().expected.push_back(exchange);
+        self
+    }
+
+    /// Expects events, and answers how many were accepted, are delivered and were there before.
+    pub fn expect_events(&self, status: u16, counts: [u64; 3]) -> &Fake {
+        self.expect_text("POST /v1/event", status, "application/json", "{}");
+        let names = ["x-dispatch-events", "x-dispatch-deliveries", "x-dispatch-duplicates"];
+        let headers = names.into_iter().zip(counts.map(|count| count.to_string())).collect();
+        self.script.lock().unwrap().expected.back_mut().unwrap().headers = headers;
         self
     }
 
@@ -157,6 +169,10 @@ pub fn finish(child: Child) -> Done {
     }
 }
 
+/// What events are sent as: old ones, one, several.
+const EVENTS: [&str; 3] =
+    ["application/json", "application/cloudevents+json", "application/cloudevents-batch+json"];
+
 async fn answer(
     State(script): State<Arc<Mutex<Script>>>,
     method: Method,
@@ -170,7 +186,11 @@ async fn answer(
         false => serde_json::from_slice(&bytes).unwrap_or(Value::String("not JSON".to_owned())),
     };
     let mut script = script.lock().unwrap();
-    if !bytes.is_empty() && headers["content-type"] != "application/json" {
+    let kinds: &[&str] = match line.as_str() {
+        "POST /v1/event" => &EVENTS,
+        _ => &["application/json"],
+    };
+    if !bytes.is_empty() && !kinds.iter().any(|kind| headers["content-type"] == *kind) {
         script.wrong.push(format!("{line}: the content type of the body"));
     }
     if !headers.contains_key("x-dispatch-org") {
@@ -185,11 +205,13 @@ async fn answer(
         script.wrong.push(format!("{line}: not expected"));
         return Response::builder().status(500).body(Body::from("not expected")).unwrap();
     };
-    Response::builder()
+    let mut response = Response::builder()
         .status(StatusCode::from_u16(exchange.status).unwrap())
-        .header("content-type", exchange.kind)
-        .body(Body::from(exchange.answer))
-        .unwrap()
+        .header("content-type", exchange.kind);
+    for (name, value) in exchange.headers {
+        response = response.header(name, value);
+    }
+    response.body(Body::from(exchange.answer)).unwrap()
 }
 
 impl Drop for Fake {
