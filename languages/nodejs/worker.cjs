@@ -9,7 +9,9 @@ const PROTOCOL = 1
 const MAX_BODY = 1024 * 1024
 const MAX_TRACE = 200
 const MAX_MESSAGE = 16 * 1024
-const EXTENSIONS = ['.js', '.cjs', '.mjs']
+const EXTENSIONS = ['.js', '.cjs', '.mjs', '.ts', '.cts', '.mts']
+// Whether this release of Node.js runs TypeScript: it takes the types away.
+const TYPES = Boolean(process.features.typescript)
 const EMPTY = Buffer.alloc(0)
 
 const { parse, stringify } = JSON
@@ -117,6 +119,12 @@ async function load (source, given) {
     }
   }
   const { file, name } = resolve(source, handler)
+  if (!TYPES && /\.[cm]?ts$/.test(file)) {
+    throw new LoadError(
+      `handler "${handler || file}": Node.js runs TypeScript since 22.18, and this is ${process.versions.node}; ` +
+      'use an image with a later one, or compile it'
+    )
+  }
   const module = await importFile(path.join(source, file))
   const full = `./${file}` + (name ? `::${name}` : '')
   const fn = name ? pick(module, name) : whole(module)
@@ -136,7 +144,8 @@ async function load (source, given) {
 // The file and, where one is named, the export that a handler means.
 function resolve (source, handler) {
   if (!handler) {
-    const files = fs.readdirSync(source).filter((name) => EXTENSIONS.includes(path.extname(name)))
+    const isSource = (name) => EXTENSIONS.includes(path.extname(name)) && !/\.d\.[cm]?ts$/.test(name)
+    const files = fs.readdirSync(source).filter(isSource)
     if (files.length === 1) return { file: files[0], name: '' }
     const list = files.length > 0 ? `: ${files.sort().slice(0, 10).join(', ')}` : ''
     throw new LoadError(

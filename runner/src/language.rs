@@ -453,7 +453,7 @@ mod tests {
         }
         let compiled = languages.directory("python3").join("__pycache__");
         let names: Vec<_> = std::fs::read_dir(compiled).unwrap().flatten().collect();
-        assert_eq!(names.len(), 6, "each file of the worker: {names:?}");
+        assert_eq!(names.len(), 7, "each file of the pack: {names:?}");
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ mod imports;
 mod isolation;
 mod java;
 mod lifecycle;
+mod manifests;
 mod packages;
 mod private;
 mod programs;
