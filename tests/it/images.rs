@@ -85,7 +85,7 @@ code = {}
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
-        healthy = kind == "dispatch" and self.path == "/healthz"
+        healthy = kind in ("dispatch", "knative") and self.path == "/healthz"
         self.answer(200 if healthy else 404, {})
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])) or b"null")
@@ -95,6 +95,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return self.answer(200, {"context": {"error": error, "logs": {"stdout": [], "stderr": []}}, "payload": None})
             logs = {"stdout": ["printed"], "stderr": None}
             self.answer(200, {"context": {"logs": logs}, "payload": [body["payload"], sorted(body["context"]["secrets"])]})
+        elif kind == "knative":
+            logs = {"stdout": None, "stderr": ["warned"]}
+            self.answer(200, {"context": {"logs": logs}, "payload": {"got": body}})
         elif kind == "whisk":
             if self.path == "/init":
                 code.update(body["value"])
@@ -180,6 +183,43 @@ async fn images_that_serve_http_are_functions() {
     s.image("python3");
     let error = s.dispatch(&["create", "function", "--image", "python3", "none"]).fails();
     assert!(error.contains("either source or sourceURL must be specified"), "{error}");
+}
+
+#[test]
+fn what_an_image_is_for_is_seen_from_what_it_says() {
+    let s = Server::start();
+    let layers = Layers::python().with(Files::new().text("app/server.py", SERVER));
+    let language = |name: &str| {
+        s.dispatch(&["get", "base-image", name, "-o", "json"]).json()["language"].clone()
+    };
+    let make = |name: &str, more: &[&str]| {
+        let words = ["create", "function", "--image", name, name, "--wait"];
+        s.dispatch(&[&words[..], more].concat()).ok();
+    };
+    // A function of Dispatch's Knative branch: the payload in, an envelope out.
+    image(&s, "knative", &layers, &serving("knative", &["TIMEOUT=300"]));
+    assert_eq!(language("knative"), "http");
+    make("knative", &[]);
+    let run = s.run("knative", r#"{"n": 1}"#);
+    assert_eq!(run["output"], json!({"got": {"n": 1}}), "{run}");
+    assert_eq!(run["logs"]["stderr"], json!(["warned"]));
+    // One of OpenFaaS with of-watchdog, which declares no port.
+    let mut watchdog = serving("plain", &["fprocess=cat", "mode=http"]);
+    watchdog.as_object_mut().unwrap().remove("ExposedPorts");
+    image(&s, "watchdog", &layers, &watchdog);
+    assert_eq!(language("watchdog"), "http");
+    make("watchdog", &["--handler", "openfaas"]);
+    let run = s.run("watchdog", "[1]");
+    assert_eq!(run["output"], json!({"path": "/", "body": [1], "port": "8080"}), "{run}");
+    // A base image of the first Dispatch, by its label: a language, though it declares a port.
+    let mut base = serving("dispatch", &[]);
+    base["Labels"] = json!({"io.dispatchframework.imageTemplate": "/image-template",
+        "io.dispatchframework.functionTemplate": "/function-template"});
+    image(&s, "old-base", &layers, &base);
+    assert_eq!(language("old-base"), "python3");
+    let path = s.file("hello.py", "def handle(context, payload):\n    return payload + 1\n");
+    s.dispatch(&["create", "function", "--image", "old-base", "old", &path, "--wait"]).ok();
+    assert_eq!(s.run("old", "1")["output"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

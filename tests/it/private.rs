@@ -37,14 +37,46 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 "#;
 
+/// A registry of npm with `tiny`, for those who know the token.
+const REGISTRY: &str = r#"
+import base64, hashlib, http.server, io, json, sys, tarfile
+port = sys.argv[1]
+package = io.BytesIO()
+with tarfile.open(fileobj=package, mode="w:gz") as archive:
+    for name, text in {"package.json": '{"name": "tiny", "version": "1.0.0"}', "index.js": "module.exports = 41\n"}.items():
+        entry = tarfile.TarInfo("package/" + name)
+        entry.size = len(text)
+        archive.addfile(entry, io.BytesIO(text.encode()))
+digest = "sha512-" + base64.b64encode(hashlib.sha512(package.getvalue()).digest()).decode()
+dist = {"tarball": f"http://127.0.0.1:{port}/tiny/-/tiny-1.0.0.tgz", "integrity": digest}
+version = {"name": "tiny", "version": "1.0.0", "dist": dist}
+about = {"name": "tiny", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": version}}
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        known = self.headers["authorization"] == "Bearer s3cret-word"
+        body = package.getvalue() if self.path.endswith(".tgz") else json.dumps(about).encode()
+        body = body if known else b"{}"
+        self.send_response(200 if known else 401)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *words):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+"#;
+
 struct Index(Child, u16);
 
 impl Index {
     /// `more` is put into the package, as an installer that writes down what it knows would.
     fn start(more: &str) -> Index {
+        Index::run(INDEX, more)
+    }
+
+    fn run(code: &str, more: &str) -> Index {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("python3");
-        command.args(["-c", INDEX, &port.to_string(), more]).stdout(Stdio::null());
+        command.args(["-c", code, &port.to_string(), more]).stdout(Stdio::null());
         let process = command.spawn().unwrap();
         until("the index listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
         Index(process, port)
@@ -108,4 +140,29 @@ fn dependencies_with_the_password_in_them_are_thrown_away() {
     let image = s.settled("image", "leaky");
     assert!(image["reason"].to_string().contains("written a password"), "{image}");
     assert_eq!(std::fs::read_dir(s.data.join("layers")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_private_registry_of_npm_is_used_by_a_file_of_the_secret() {
+    let (registry, s) = (Index::run(REGISTRY, ""), Server::start());
+    s.image("nodejs");
+    let place = format!("127.0.0.1:{}", registry.1);
+    let npmrc = format!("registry=http://{place}/\n//{place}/:_authToken=s3cret-word\n");
+    let path = s.file("npm.json", &json!({ ".npmrc": npmrc }).to_string());
+    s.dispatch(&["create", "secret", "npm", &path]).ok();
+    let manifest = s.file("package.json", r#"{"dependencies":{"tiny":"1.0.0"}}"#);
+    let image = |name: &str, more: &[&str]| {
+        let words = ["create", "image", name, "nodejs-base", "--runtime-deps", &manifest];
+        s.dispatch(&[&words[..], more].concat()).ok();
+        s.settled("image", name)
+    };
+    let with = image("with", &["--build-secret", "npm"]);
+    assert_eq!(with["status"], "READY", "{with}");
+    let path = s.file("src/hello.js", "module.exports = () => require('tiny') + 1\n");
+    s.dispatch(&["create", "function", "--image", "with", "fn", &path, "--wait"]).ok();
+    assert_eq!(s.run("fn", "1")["output"], 42);
+    let log = s.dispatch(&["get", "image", "with", "--logs"]).ok();
+    assert!(!log.contains("s3cret-word"), "{log}");
+    let found = Command::new("grep").args(["-rl", "s3cret-word"]).arg(&s.data).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
 }

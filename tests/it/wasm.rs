@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Server, root};
+use crate::support::{FileServer, Server, root};
 
 #[test]
 fn modules_and_components_are_functions() {
@@ -74,4 +74,31 @@ fn how_instances_end_is_told_and_the_next_call_has_another() {
     well();
     assert!(message("3").contains("128 MiB of memory"), "{}", message("3"));
     well();
+}
+
+#[test]
+fn requests_of_components_go_where_the_functions_egress_lets_them() {
+    let s = Server::with(&["--egress-allow-private", "127.0.0.1/32"]);
+    s.image("wasm");
+    let files = FileServer::start(s.home());
+    let there = format!("127.0.0.1:{}", files.port);
+    let component = root().join("wasm/src/fixtures/outgoing.wat").display().to_string();
+    for (name, flags) in [
+        ("listed", &["--allow", &there][..]),
+        ("unlisted", &["--allow", "example.com"]),
+        ("none", &["--egress", "none"]),
+    ] {
+        let command = ["create", "function", "--image", "wasm", name, &component];
+        s.dispatch(&[&command[..], flags].concat()).ok();
+        s.ready("function", name);
+    }
+    let input = json!(there).to_string();
+    let run = s.run("listed", &input);
+    assert_eq!(run["output"], json!(200), "{run}");
+    // The answer of the proxy.
+    let run = s.run("unlisted", &input);
+    assert_eq!(run["output"], json!(403), "{run}");
+    let run = s.run("none", &input);
+    let message = run["error"]["message"].as_str().unwrap_or_else(|| panic!("{run}"));
+    assert!(message.starts_with("refused"), "{run}");
 }

@@ -157,15 +157,17 @@ async fn what_a_call_writes_is_its_log_also_where_calls_overlap() {
 #[tokio::test]
 async fn large_values_the_environment_and_files_beside() {
     let Some(fixture) = with_clojure().await else { return };
-    let code = "(ns hello (:require [clojure.java.io :as io]))\n(defn handle [c p]\n\
-        (if (= p 1) [(System/getenv \"OWN\") (System/getProperty \"user.dir\") (slurp (io/resource \"data.txt\")) c] p))";
+    let code = "(ns hello (:require [clojure.java.io :as io])\n\
+        (:import (java.nio.file Files Path)))\n(defn handle [c p]\n(if (= p 1) [(System/getenv \"OWN\") (System/getProperty \"user.dir\") (slurp (io/resource \"data.txt\")) c\n\
+        (boolean (some #(re-find #\"/worker.jsa$\" %)\n\
+        (Files/readAllLines (Path/of \"/proc/self/maps\" (into-array String [])))))] p))";
     let files = Box::leak(Box::new([("hello.clj", code), ("data.txt", "x")]));
     let function = clojure(files, "").set(|settings| {
         settings.environment = vec![("OWN".to_owned(), "välue".to_owned())];
     });
     let revision = fixture.deploy(function);
     let said = fixture.value(&revision, "1").await;
-    assert_eq!(said, json!(["välue", "/function", "x", {}]));
+    assert_eq!(said, json!(["välue", "/function", "x", {}, true]), "its classes are shared");
     let large = json!("x".repeat(5 * MAX_BODY / 2));
     assert_eq!(fixture.value(&revision, &large.to_string()).await, large);
     for malformed in ["[1", "[1,]", "{\"a\" 1}", "\"\u{1}\"", "01", "nul", "\"\\x\"", ""] {

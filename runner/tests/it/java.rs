@@ -229,3 +229,30 @@ async fn large_values_the_environment_and_ends() {
     }
     assert_eq!(fixture.value(&revision, "1").await, 1);
 }
+
+#[tokio::test]
+async fn classes_are_shared_and_threads_are_virtual_where_the_jdk_has_them() {
+    let fixture = fixture().await;
+    let code = "import java.nio.file.*; public class Hello implements java.util.function.Function<Object, Object> {\n\
+        public Object apply(Object p) { try { boolean virtual = false;\n\
+        try { virtual = (Boolean) Thread.class.getMethod(\"isVirtual\").invoke(Thread.currentThread()); }\n\
+        catch (NoSuchMethodException none) { }\n\
+        try (var maps = Files.lines(Path.of(\"/proc/self/maps\"))) {\n\
+        return java.util.List.of(maps.anyMatch(line -> line.endsWith(\"/worker.jsa\")), virtual); } }\n\
+        catch (Exception e) { throw new RuntimeException(e); } } }";
+    let all = fixture.runner.runtimes();
+    let versions = all.iter().filter(|it| {
+        it.language == "java" || it.version_of.as_deref().is_some_and(|of| of == "java")
+    });
+    for runtime in versions {
+        let major: u32 = runtime.version.split('.').next().unwrap().parse().unwrap();
+        for concurrency in [1, 2] {
+            let mut function = one(code).set(|settings| settings.concurrency = concurrency);
+            function.language = &runtime.language;
+            let revision = build(&fixture, function).await.unwrap();
+            let said = fixture.value(&revision, "1").await;
+            let virtual_ones = major >= 21 && concurrency > 1;
+            assert_eq!(said, json!([true, virtual_ones]), "{runtime:?} {concurrency}");
+        }
+    }
+}
