@@ -8,7 +8,7 @@ use dispatch_api::egress::{Host, Target};
 use tokio::time::timeout;
 
 use super::address;
-use super::policy::{Operator, Policy};
+use super::policy::{Operator, Policy, Refusal};
 use super::resolve::{Resolve, System};
 
 /// How long a name may take to be found.
@@ -48,6 +48,11 @@ impl Outside {
         match allowed {
             Ok(allowed) if allowed.is_empty() => Err(format!("{host} has no address")),
             Ok(allowed) => Ok(allowed),
+            // No function is involved, so there is no list of its own to be on.
+            Err(Refusal::Special(kind)) if !kind.never_opens() => Err(format!(
+                "{host} is {kind}, which is reached only where the server's operator permits it \
+                 (--egress-allow-private)"
+            )),
             Err(refusal) => Err(format!("{host} {refusal}")),
         }
     }
@@ -65,6 +70,7 @@ mod tests {
         {
             let refused = outside.find(host, 80).await.expect_err(host);
             assert!(refused.contains(host), "{refused}");
+            assert!(!refused.contains("function"), "{refused}");
         }
         assert!(outside.find("1.1.1.1", 80).await.is_ok());
         let permit = vec!["127.0.0.1".parse().expect("a net")];
