@@ -8,6 +8,7 @@ mod create;
 mod event;
 mod get;
 mod global;
+mod schedule;
 
 pub use create::{
     Create, CreateBaseImage, CreateEndpoint, CreateFunction, CreateImage, CreateSecret, Egress,
@@ -21,6 +22,7 @@ pub use get::{
     By, Get, GetBuilt, GetEndpoint, GetFunction, GetNamed, GetRun, GetSecret, SbomFormat,
 };
 pub use global::{Format, Global};
+pub use schedule::{CreateSchedule, Missed, ScheduleSettings, UpdateSchedule};
 
 /// Functions, and what they need and what calls them
 ///
@@ -174,6 +176,9 @@ pub enum Noun {
     /// An endpoint
     #[command(alias = "endpoints")]
     Endpoint(Named),
+    /// A schedule
+    #[command(alias = "schedules")]
+    Schedule(Named),
     /// A subscription
     #[command(alias = "subscriptions")]
     Subscription(Named),

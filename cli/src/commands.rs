@@ -1,7 +1,7 @@
 //! What the verbs do.
 
 use dispatch_api::client::Client;
-use dispatch_api::{BaseImage, Endpoint, Function, Image, Secret, Subscription};
+use dispatch_api::{BaseImage, Endpoint, Function, Image, Schedule, Secret, Subscription};
 
 use crate::args::{Cli, Command, Delete, Manage, Noun, Redrive, Rollback};
 use crate::config::{self, Settings};
@@ -20,6 +20,7 @@ mod exec;
 mod file;
 mod gc;
 mod get;
+mod schedule;
 mod subscription;
 mod update;
 mod version;
@@ -158,6 +159,7 @@ macro_rules! for_noun {
             Noun::Function(named) => $function::<Function>($($argument,)* &named.name).await,
             Noun::Secret(named) => $function::<Secret>($($argument,)* &named.name).await,
             Noun::Endpoint(named) => $function::<Endpoint>($($argument,)* &named.name).await,
+            Noun::Schedule(named) => $function::<Schedule>($($argument,)* &named.name).await,
             Noun::Subscription(named) => $function::<Subscription>($($argument,)* &named.name).await,
             Noun::Api(named) => {
                 $function::<dispatch_api::client::Api>($($argument,)* &named.name).await

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use dispatch_api::client::{Api, Resource};
-use dispatch_api::{BaseImage, Endpoint, Function, Image, Secret, Subscription, wire};
+use dispatch_api::{BaseImage, Endpoint, Function, Image, Schedule, Secret, Subscription, wire};
 use serde_json::Value;
 use url::Url;
 
@@ -17,7 +17,7 @@ use crate::pack;
 use crate::tree::Tree;
 
 /// The kinds that files can hold.
-const KINDS: &str = "API, BaseImage, Endpoint, Function, Image, Secret or Subscription";
+const KINDS: &str = "API, BaseImage, Endpoint, Function, Image, Schedule, Secret or Subscription";
 const FETCH: Duration = Duration::from_secs(60);
 
 /// A resource from a file.
@@ -28,6 +28,7 @@ pub enum Document {
     Secret(Secret),
     Endpoint(Endpoint),
     Api(Api),
+    Schedule(Box<Schedule>),
     Subscription(Box<Subscription>),
 }
 
@@ -176,6 +177,7 @@ fn document(members: &serde_json::Map<String, Value>, text: &str, place: &str) -
         "Function" => Document::Function(Box::new(decode(text, place)?)),
         "Secret" => Document::Secret(decode(text, place)?),
         "Endpoint" => Document::Endpoint(decode(text, place)?),
+        "Schedule" => Document::Schedule(Box::new(decode(text, place)?)),
         "API" => Document::Api(decode(text, place)?),
         "Subscription" => Document::Subscription(Box::new(decode(text, place)?)),
         "" => return Err(Error::local(format!("{place} has no kind: it must be {KINDS}"))),

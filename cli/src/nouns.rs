@@ -3,8 +3,8 @@
 use dispatch_api::client::{Api, Resource};
 use dispatch_api::scale::{Change, Scale};
 use dispatch_api::{
-    BaseImage, Destination, Egress, EgressPolicy, Endpoint, Function, Image, Revision, Run, Secret,
-    Status, Subscription, run,
+    BaseImage, Destination, Egress, EgressPolicy, Endpoint, Function, Image, Revision, Run,
+    Schedule, Secret, Status, Subscription, run,
 };
 use jiff::Timestamp;
 
@@ -47,6 +47,7 @@ nouns! {
     Secret, "secret", "secret", "secrets";
     Endpoint, "endpoint", "endpoint", "endpoints";
     Api, "api", "api", "api";
+    Schedule, "schedule", "schedule", "schedules";
     Subscription, "subscription", "subscription", "subscriptions";
 }
 
@@ -216,6 +217,38 @@ impl Show for Subscription {
         let to = if self.uri.is_empty() { &self.function } else { &self.uri };
         let (event_type, status) = (self.event_type.clone(), self.status.to_string());
         vec![self.name.clone(), event_type, to.clone(), status, date(self.created_time)]
+    }
+}
+
+impl Show for Schedule {
+    const MODEL: &'static str = r#"{"name": "", "function": "", "cron": "", "at": "",
+        "timezone": "", "input": null, "secrets": [""], "missed": "", "paused": false,
+        "lasttick": "", "lastrun": "", "nexttick": "", "id": "", "kind": "", "status": "",
+        "reason": [""], "tags": [{"key": "", "value": ""}]}"#;
+    const COLUMNS: &'static [&'static str] =
+        &["Name", "Function", "Cron / At", "Time Zone", "Next", "Last", "Status"];
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        let local = |time: &str| time.parse().map(instant).unwrap_or_default();
+        let when = if self.cron.is_empty() { &self.at } else { &self.cron };
+        let status = match self.status {
+            Status::Ready if self.paused => "PAUSED".to_owned(),
+            Status::Ready if self.next_tick.is_empty() => "OVER".to_owned(),
+            status => status.to_string(),
+        };
+        vec![
+            self.name.clone(),
+            self.function.clone(),
+            when.clone(),
+            self.timezone.clone(),
+            local(&self.next_tick),
+            local(&self.last_tick),
+            status,
+        ]
     }
 }
 

@@ -24,6 +24,7 @@ mod quickstart;
 mod registry;
 mod ruby;
 mod runs;
+mod schedules;
 mod secrets;
 mod support;
 mod wasm;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{CreateSubscription, SeedImages, UpdateSubscription};
+use super::{CreateSchedule, CreateSubscription, SeedImages, UpdateSchedule, UpdateSubscription};
 
 /// What can be created.
 #[derive(Debug, Subcommand)]
@@ -27,6 +27,9 @@ pub enum Create {
     /// Create an endpoint
     #[command(alias = "endpoints")]
     Endpoint(CreateEndpoint),
+    /// Create a schedule: times at which a function is called
+    #[command(alias = "schedules")]
+    Schedule(CreateSchedule),
     /// Create a subscription: events of some types are delivered to a function or a URL
     #[command(alias = "subscriptions")]
     Subscription(Box<CreateSubscription>),
@@ -44,6 +47,9 @@ pub enum Update {
     /// Update a function: what is not given stays
     #[command(alias = "functions")]
     Function(Box<UpdateFunction>),
+    /// Update a schedule: what is not given stays
+    #[command(alias = "schedules")]
+    Schedule(UpdateSchedule),
     /// Update a subscription: what is not given stays
     #[command(alias = "subscriptions")]
     Subscription(Box<UpdateSubscription>),

@@ -28,6 +28,9 @@ pub enum Get {
     /// Endpoints
     #[command(alias = "endpoints")]
     Endpoint(GetEndpoint),
+    /// Schedules
+    #[command(alias = "schedules")]
+    Schedule(GetNamed),
     /// Subscriptions
     #[command(alias = "subscriptions")]
     Subscription(GetSubscription),

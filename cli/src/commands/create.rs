@@ -9,7 +9,7 @@ use dispatch_api::{
     SystemDependencies, Tag, tag,
 };
 
-use super::{Session, file, subscription, wait};
+use super::{Session, file, schedule, subscription, wait};
 use crate::args::{
     Create, CreateBaseImage, CreateEndpoint, CreateFunction, CreateImage, CreateSecret, Egress,
     Format, FunctionSettings, ImageSettings,
@@ -44,6 +44,7 @@ pub async fn run(session: &Session, noun: Create) -> Result {
         Create::Secret(args) => create(session, secret(args)?).await,
         Create::Api(args) => create(session, Api(endpoint(args))).await,
         Create::Endpoint(args) => create(session, endpoint(args)).await,
+        Create::Schedule(args) => create(session, schedule::new(args)?).await,
         Create::Subscription(args) => {
             let created = session.client.create(&subscription::new(*args)?).await?;
             // In lower case, as scripts know it.

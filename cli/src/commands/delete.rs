@@ -1,7 +1,8 @@
 //! `dispatch delete`.
 
 use super::{
-    BaseImage, Endpoint, Function, Image, Noun, Result, Secret, Session, Subscription, for_noun,
+    BaseImage, Endpoint, Function, Image, Noun, Result, Schedule, Secret, Session, Subscription,
+    for_noun,
 };
 use crate::args::Format;
 use crate::nouns;

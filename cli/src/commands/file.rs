@@ -31,6 +31,7 @@ const SUMMARY: &[&str] = &[
     "serviceaccounts",
     "organizations",
     "endpoints",
+    "schedules",
 ];
 
 /// What is done with each resource of a file.
@@ -108,6 +109,7 @@ pub async fn work(session: &Session, action: Action, source: &Source) -> Result 
             Document::Secret(secret) => work.act(secret).await?,
             Document::Endpoint(endpoint) => work.act(endpoint).await?,
             Document::Api(api) => work.act(api).await?,
+            Document::Schedule(schedule) => work.act(*schedule).await?,
             Document::Subscription(subscription) => work.act(*subscription).await?,
         }
     }
@@ -120,7 +122,7 @@ pub async fn work(session: &Session, action: Action, source: &Source) -> Result 
                 .map(|(_, item)| item.clone())
                 .collect();
             match (items.is_empty(), *member) {
-                (true, "endpoints") => None,
+                (true, "endpoints" | "schedules") => None,
                 (true, member) => Some((member.to_owned(), Tree::Leaf(serde_json::Value::Null))),
                 (false, member) => Some((member.to_owned(), Tree::List(items))),
             }

@@ -2,7 +2,7 @@
 
 use dispatch_api::client::{Api, RunFilter};
 use dispatch_api::{
-    BaseImage, Egress, Endpoint, Function, Image, Run, Scale, Secret, Subscription,
+    BaseImage, Egress, Endpoint, Function, Image, Run, Scale, Schedule, Secret, Subscription,
 };
 
 use super::{Session, event, watch};
@@ -37,6 +37,7 @@ pub async fn run(session: &Session, noun: Get) -> Result {
         Get::Run(run) => runs(session, run).await,
         Get::Secret(secret) => secrets(session, &secret).await,
         Get::Api(api) => endpoints::<Api>(session, &api, |api| &api.0).await,
+        Get::Schedule(named) => resources::<Schedule>(session, &named).await,
         Get::Subscription(args) => match args.named.name.as_ref().filter(|_| args.progress) {
             Some(name) => event::progress(session, name).await,
             None => resources::<Subscription>(session, &args.named).await,

@@ -3,7 +3,7 @@
 
 use dispatch_api::{Function, Image, Subscription};
 
-use super::{Session, create, subscription};
+use super::{Session, create, schedule, subscription};
 use crate::args::Update;
 use crate::error::Result;
 use crate::{output, pack};
@@ -34,6 +34,7 @@ pub async fn run(session: &Session, noun: Update) -> Result {
             }
             create::built(session, "Updated", client.update(&function).await?, wait).await
         }
+        Update::Schedule(args) => schedule::update(session, args).await,
         Update::Subscription(args) => {
             let mut item: Subscription = client.get(&args.name).await?;
             subscription::change(&mut item, *args)?;

@@ -95,7 +95,7 @@ fn the_first_error_stops() {
     let done = fake.dispatch(&["create", "-f", "bad.yaml"]);
     assert_eq!(done.out, "");
     let wanted = "document 2 of bad.yaml has the unknown kind Driver: it must be API, BaseImage, \
-                  Endpoint, Function, Image, Secret or Subscription\n";
+                  Endpoint, Function, Image, Schedule, Secret or Subscription\n";
     assert_eq!(done.fails(), wanted);
 }
 

@@ -10,6 +10,7 @@ mod files;
 mod functions;
 mod golden;
 mod routes;
+mod schedules;
 mod subscriptions;
 mod support;
 mod watch;

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use dispatch_server::config::Config;
+use dispatch_server::store::Store;
 use dispatch_server::{Launcher, Server, ServerArgs};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -46,8 +47,7 @@ pub async fn start_with(args: ServerArgs) -> Test {
         ..args
     };
     let (config, _) = Config::load(args, None).unwrap();
-    let launcher = Launcher::start().unwrap();
-    let server = Server::start(config, launcher).await.unwrap();
+    let server = Server::start(config, Launcher::start().unwrap()).await.unwrap();
     let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
     Test { server: Some(server), http, org: "default".to_owned(), _dir: dir }
 }
@@ -123,6 +123,19 @@ impl Test {
         self.post("/v1/function", body).await.is(201);
         let function = self.settled(&format!("/v1/function/{name}")).await;
         assert_eq!(function["status"], "READY", "{function}");
+    }
+
+    /// Stops the server, lets something happen to its store, and starts it again on the same data.
+    pub async fn restart(&mut self, meanwhile: impl AsyncFnOnce(&Store)) {
+        let server = self.server.take().unwrap();
+        let config = server.app().config.clone();
+        // The claim on the data directory goes with the last handle.
+        server.stop().await;
+        let store = Store::open(&config.data_dir.join("dispatch.db")).await.unwrap();
+        meanwhile(&store).await;
+        store.close().await;
+        let launcher = Launcher::start().unwrap();
+        self.server = Some(Server::start(config, launcher).await.unwrap());
     }
 
     /// Stops the server and looks for leftovers.
