@@ -7,6 +7,9 @@ using namespace System.Net
 using namespace System.Net.Sockets
 using namespace System.Text
 
+# Where dependencies are.
+param([string] $Layer)
+
 $ProgressPreference = 'SilentlyContinue'
 $PSStyle.OutputRendering = 'PlainText'
 [Console]::OutputEncoding = [UTF8Encoding]::new($false)
@@ -356,7 +359,7 @@ function Invoke-Call([hashtable] $Header, [byte[]] $Body) {
         foreach ($variable in $variables.GetEnumerator()) {
             [Environment]::SetEnvironmentVariable($variable.Key, $variable.Value)
         }
-        $env:PSModulePath = "/layer:$env:PSModulePath"
+        $env:PSModulePath = "${Layer}:$env:PSModulePath"
         # The source may have come to this place only now.
         Set-Location -LiteralPath $source
         [Environment]::CurrentDirectory = $source

@@ -8,9 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
-PROJECT = "/tmp/project"
-TOOLS = "/tmp/tools"
+PROJECT = tempfile.mkdtemp()
+TOOLS = os.path.join(PROJECT, ".tools")
 PIP = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
 QUIET = ["--no-cache-dir", "--no-warn-script-location", "--root-user-action=ignore"]
 
@@ -20,7 +21,6 @@ def fail(text):
 
 
 def write(name, text):
-    os.makedirs(PROJECT, exist_ok=True)
     path = os.path.join(PROJECT, name)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
