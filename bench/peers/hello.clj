@@ -1,0 +1,4 @@
+(ns hello)
+
+(defn handle [_ {:keys [name place]}]
+  {:myField (str "Hello, " name " from " place)})

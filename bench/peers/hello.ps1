@@ -1,0 +1,3 @@
+function handle($context, $payload) {
+    @{ myField = "Hello, $($payload.name) from $($payload.place)" }
+}

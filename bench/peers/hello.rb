@@ -1,0 +1,3 @@
+def handle(context, payload)
+  { myField: "Hello, #{payload['name']} from #{payload['place']}" }
+end
