@@ -7,6 +7,7 @@
 pub mod base_image;
 pub mod cloud_event;
 pub mod delivery;
+pub mod driver;
 pub mod egress;
 pub mod endpoint;
 pub mod filter;
@@ -33,6 +34,7 @@ pub use cloud_event::{CloudEvent, EventError};
 pub use delivery::{
     Delivery, DeliveryFilter, DeliveryState, LoggedEvent, Receipt, Redriven, Replay, Replayed,
 };
+pub use driver::{Driver, DriverType};
 pub use egress::{Destination, Egress, EgressPolicy, Link};
 pub use endpoint::Endpoint;
 pub use filter::{Compiled, Filter, FilterError};

@@ -84,6 +84,10 @@ pub enum Kind {
     Subscription,
     /// Times at which a function is called.
     Schedule,
+    /// A type of event drivers.
+    DriverType,
+    /// An event driver.
+    Driver,
 }
 
 impl Kind {
@@ -97,6 +101,8 @@ impl Kind {
         Kind::Api,
         Kind::Subscription,
         Kind::Schedule,
+        Kind::DriverType,
+        Kind::Driver,
     ];
 
     /// The kind of a word, as [`Kind::as_str`] writes it.
@@ -114,6 +120,8 @@ impl Kind {
             Kind::Endpoint => "Endpoint",
             Kind::Api => "API",
             Kind::Subscription => "Subscription",
+            Kind::DriverType => "DriverType",
+            Kind::Driver => "Driver",
             Kind::Schedule => "Schedule",
         }
     }
@@ -128,6 +136,8 @@ impl Kind {
             Kind::Endpoint => "endpoint",
             Kind::Api => "API",
             Kind::Subscription => "subscription",
+            Kind::DriverType => "event driver type",
+            Kind::Driver => "event driver",
             Kind::Schedule => "schedule",
         }
     }

@@ -32,7 +32,8 @@ pub struct Subscription {
     /// Free labels.
     #[serde(serialize_with = "null_when_empty", deserialize_with = "null_is_default")]
     pub tags: Vec<Tag>,
-    /// In place of a function: the URL that each event is posted to, as CloudEvents over HTTP has it.
+    /// In place of a function: the URL that each event is posted to, as CloudEvents over HTTP has it, or
+    /// `driver:NAME` for an event driver that takes them.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uri: String,
     /// Filters of the CloudEvents Subscriptions API, all of which an event must pass.
@@ -148,6 +149,8 @@ pub const DEFAULT_CONCURRENCY: i64 = 16;
 pub const MAX_FILTERS: usize = 64;
 /// The most secrets of a subscription.
 pub const MAX_SECRETS: usize = 64;
+/// What begins the URI of an event driver.
+pub const DRIVER: &str = "driver:";
 /// The longest URL in bytes.
 pub const MAX_URI: usize = 2048;
 const MAX_TYPE: usize = 128;
@@ -203,7 +206,8 @@ fn target(field: &str, target: &Target) -> Result<(), Invalid> {
         (true, false) => {
             let url = (uri.len() <= MAX_URI).then(|| url(uri)).flatten();
             url.ok_or_else(|| {
-                let text = "uri in body should be an http or https URL of at most 2048 bytes";
+                let text =
+                    "uri in body should be driver:NAME, or an http or https URL of at most 2048 bytes";
                 Invalid::new(validate::PATTERN, text)
             })
         }
@@ -217,6 +221,9 @@ fn target(field: &str, target: &Target) -> Result<(), Invalid> {
 
 /// Whether it is a URL that can be posted to; the server parses it in full.
 fn url(text: &str) -> Option<()> {
+    if let Some(name) = text.strip_prefix(DRIVER) {
+        return validate::is_name(name).then_some(());
+    }
     let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
     let host = rest.split(['/', '?', '#']).next()?;
     let plain = !text.bytes().any(|b| b.is_ascii_control() || b == b' ');
@@ -325,7 +332,7 @@ mod tests {
             uri(&mut subscription, text);
             subscription.validate().is_ok()
         };
-        assert!(with("https://example.com/in?x=1"));
+        assert!(with("https://example.com/in?x=1") && with("driver:to-kafka") && !with("driver:"));
         for bad in ["ftp://x", "http://", "http://user:pw@x/", "http://x y/", "http://x\n/"] {
             assert!(!with(bad), "{bad}");
         }

@@ -131,6 +131,8 @@ pub fn path_field(kind: Kind) -> &'static str {
         Kind::Endpoint => "endpoint",
         Kind::Api => "api",
         Kind::Subscription => "subscriptionName",
+        Kind::DriverType => "driverTypeName",
+        Kind::Driver => "driverName",
         Kind::Schedule => "scheduleName",
     }
 }

@@ -5,7 +5,6 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
 
 mod bars;
-mod container;
 mod cores;
 mod http;
 mod load;
@@ -120,7 +119,6 @@ fn measure(args: Args) -> anyhow::Result<()> {
         events: Events::default(),
         memory: Vec::new(),
         calls: Vec::new(),
-        languages: Vec::new(),
         bars: Vec::new(),
     };
     let mut effort = if args.quick {

@@ -2,7 +2,6 @@
 
 mod calls;
 mod events;
-mod languages;
 mod memory;
 mod queue;
 mod starts;
@@ -11,7 +10,6 @@ mod warm;
 
 pub use calls::Calls;
 pub use events::{Arrival, Delivered, Emit, Events};
-pub use languages::Language;
 pub use memory::{FORKED, Memory, SERVER, STEM};
 pub use queue::Queue;
 pub use starts::{AGAIN, BURST, FIRST, READY, Start};
@@ -47,8 +45,6 @@ pub enum Part {
     Memory,
     /// System calls, switches and allocations of a warm call
     Calls,
-    /// First answers and warm calls of every language, a container image and WebAssembly
-    Languages,
 }
 
 /// How much is measured.
@@ -107,7 +103,6 @@ impl Bench {
             Part::Deploy => report.starts.extend(self.ready()?),
             Part::Memory => report.memory = self.memory()?,
             Part::Calls => report.calls = self.calls(&mut report.missing)?,
-            Part::Languages => report.languages = self.languages(&mut report.missing)?,
             Part::Queue => report.queue = self.queue()?,
             Part::Events => report.events = self.events()?,
         }

@@ -4,9 +4,7 @@ use serde::Serialize;
 
 use crate::bars::Bar;
 use crate::machine::Machine;
-use crate::measure::{
-    Arrival, Calls, Delivered, Emit, Events, Language, Memory, Queue, Start, Warm,
-};
+use crate::measure::{Arrival, Calls, Delivered, Emit, Events, Memory, Queue, Start, Warm};
 use crate::peers::Missing;
 use crate::stats::{Rate, Times};
 
@@ -33,8 +31,6 @@ pub struct Report {
     pub memory: Vec<Memory>,
     /// What warm calls cost besides time.
     pub calls: Vec<Calls>,
-    /// Every language.
-    pub languages: Vec<Language>,
     /// What the figures are held against.
     pub bars: Vec<Bar>,
 }
@@ -57,7 +53,6 @@ impl Report {
         self.events(&mut text);
         self.memory(&mut text);
         self.calls(&mut text);
-        self.languages(&mut text);
         if !self.bars.is_empty() {
             text += "\n| bar | wanted | figure | | foreign % |\n|---|---|---|---|---|\n";
             text.extend(self.bars.iter().map(Bar::line));
@@ -130,27 +125,6 @@ impl Report {
                 "| {language} | {} | {clients} | {processes} | {} |\n",
                 cores.count(),
                 counts.join(", ")
-            );
-        }
-    }
-
-    fn languages(&self, text: &mut String) {
-        if self.languages.is_empty() {
-            return;
-        }
-        *text += "\n| language | first answer p50 ms | p90 ms | warm req/s | p50 µs | p99 µs \
-                  | server CPU µs/req | foreign % |\n|---|---|---|---|---|---|---|---|\n";
-        for Language { what, first, warm } in &self.languages {
-            let Some(rate) = Rate::median(warm) else { continue };
-            *text += &format!(
-                "| {what} | {:.1} | {:.1} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |\n",
-                first.p50_ms,
-                first.p90_ms,
-                rate.per_second,
-                rate.p50_us,
-                rate.p99_us,
-                rate.server_us,
-                rate.foreign_percent.max(first.foreign_percent)
             );
         }
     }

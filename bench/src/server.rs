@@ -71,14 +71,6 @@ impl Api {
             "source": STANDARD.encode(pack(source)?)}))
     }
 
-    /// Asks for a function of an image that is one itself.
-    ///
-    /// # Errors
-    /// It is refused.
-    pub fn without_source(&self, name: &str, image: &str) -> anyhow::Result<()> {
-        self.create(&json!({"name": name, "image": image}))
-    }
-
     fn create(self, function: &Value) -> anyhow::Result<()> {
         self.call("POST", "/v1/function", function)?;
         Ok(())
@@ -113,16 +105,6 @@ impl Server {
             (entry["message"] == "ready").then(|| Some((port("api")?, port("gateway")?)))?
         })?;
         Ok(Server { process, api: Api(api), gateway, _data: data })
-    }
-
-    /// Where commands find it.
-    pub fn environment(&self) -> [(&'static str, String); 3] {
-        let (host, scheme) = ("127.0.0.1".to_owned(), "http".to_owned());
-        [
-            ("DISPATCH_HOST", host),
-            ("DISPATCH_PORT", self.api.0.to_string()),
-            ("DISPATCH_SCHEME", scheme),
-        ]
     }
 
     /// The version of the program.
@@ -301,11 +283,9 @@ pub fn source(language: &str) -> &'static str {
     if language == "nodejs" { "hello.js" } else { "hello.py" }
 }
 
-/// A source archive of one file, by its name among the peers' sources or its whole path.
+/// A source archive of one file.
 fn pack(source: &str) -> anyhow::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-    let path = peers::directory().join(source);
-    let name = path.file_name().context("a source has no name")?.to_owned();
-    archive.append_path_with_name(&path, name)?;
+    archive.append_path_with_name(peers::directory().join(source), source)?;
     Ok(archive.into_inner()?.finish()?)
 }

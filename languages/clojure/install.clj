@@ -94,7 +94,7 @@
       (when-not maven
         (fail "a deps.edn needs Maven: install it, or list jars instead (docs/guide/clojure.md)"))
       ;; Maven wants a file of that name in a directory of its own.
-      (let [file (io/file (or (System/getenv "TMPDIR") "/tmp") "project" "pom.xml")]
+      (let [file (io/file "/tmp/project/pom.xml")]
         (io/make-parents file)
         (spit file (pom libs repositories))
         (let [code (-> [maven "--batch-mode" "--no-transfer-progress" "--quiet" "--file" (str file) goal

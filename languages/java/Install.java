@@ -12,7 +12,6 @@ import java.security.DigestInputStream;
 import java.security.MessageDigest;
 import java.util.HexFormat;
 import java.util.List;
-import java.util.Objects;
 
 /**
  * Puts jars into a layer. The manifest is a {@code pom.xml}, which Maven reads, or a list of jars: paths on this
@@ -23,9 +22,6 @@ public final class Install {
     private static final String GOAL = "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies";
     /** Where jars of this machine are: what everybody may read. */
     private static final Path SHARED = Path.of("/usr/share");
-
-    /** Of this sandbox; the platform's own property is the same everywhere. */
-    private static final Path TEMPORARY = Path.of(Objects.requireNonNullElse(System.getenv("TMPDIR"), "/tmp"));
 
     private Install() {}
 
@@ -44,7 +40,7 @@ public final class Install {
             return 1;
         }
         // Maven wants a file of that name in a directory of its own.
-        Path file = Files.createDirectories(TEMPORARY.resolve("project")).resolve("pom.xml");
+        Path file = Files.createDirectories(Path.of("/tmp/project")).resolve("pom.xml");
         Files.writeString(file, pom);
         var command = List.of(maven.get(), "--batch-mode", "--no-transfer-progress", "--quiet", "--file",
                 file.toString(), GOAL, "-DincludeScope=runtime", "-DoutputDirectory=" + layer, "-Dstyle.color=never", "-Djansi.passthrough=true");

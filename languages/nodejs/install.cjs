@@ -3,12 +3,11 @@
 'use strict'
 
 const fs = require('fs')
-const os = require('os')
 const path = require('path')
 const { spawnSync } = require('child_process')
 
 const QUIET = ['--no-audit', '--no-fund', '--no-update-notifier', '--loglevel=error']
-const TOOLS = path.join(os.tmpdir(), 'tools')
+const TOOLS = '/tmp/tools'
 const [manifest, layer] = process.argv.slice(2)
 const text = fs.readFileSync(manifest, 'utf8')
 
@@ -67,7 +66,7 @@ function ofPnpm () {
   run('npm', 'install', ...QUIET, '--no-package-lock', '--prefix', TOOLS, pnpm)
   run(
     process.execPath, path.join(TOOLS, 'node_modules/pnpm/bin/pnpm.cjs'), 'install', '--frozen-lockfile', '--prod',
-    '--ignore-workspace', '--config.node-linker=hoisted', `--config.store-dir=${path.join(TOOLS, 'store')}`, '--reporter=append-only'
+    '--ignore-workspace', '--config.node-linker=hoisted', '--config.store-dir=/tmp/store', '--reporter=append-only'
   )
 }
 

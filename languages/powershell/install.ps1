@@ -11,7 +11,7 @@ function Stop-Install([string] $Message) {
 
 try {
     # Data only: nothing in it is run. The file must have this ending.
-    $copy = Join-Path ([IO.Path]::GetTempPath()) 'requirements.psd1'
+    $copy = '/tmp/requirements.psd1'
     Copy-Item -LiteralPath $Manifest -Destination $copy
     $wanted = Import-PowerShellDataFile -LiteralPath $copy
 } catch {

@@ -7,9 +7,6 @@ using namespace System.Net
 using namespace System.Net.Sockets
 using namespace System.Text
 
-# Where dependencies are.
-param([string] $Layer)
-
 $ProgressPreference = 'SilentlyContinue'
 $PSStyle.OutputRendering = 'PlainText'
 [Console]::OutputEncoding = [UTF8Encoding]::new($false)
@@ -359,7 +356,7 @@ function Invoke-Call([hashtable] $Header, [byte[]] $Body) {
         foreach ($variable in $variables.GetEnumerator()) {
             [Environment]::SetEnvironmentVariable($variable.Key, $variable.Value)
         }
-        $env:PSModulePath = "${Layer}:$env:PSModulePath"
+        $env:PSModulePath = "/layer:$env:PSModulePath"
         # The source may have come to this place only now.
         Set-Location -LiteralPath $source
         [Environment]::CurrentDirectory = $source

@@ -8,10 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 
-PROJECT = tempfile.mkdtemp()
-TOOLS = os.path.join(PROJECT, ".tools")
+PROJECT = "/tmp/project"
+TOOLS = "/tmp/tools"
 PIP = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
 QUIET = ["--no-cache-dir", "--no-warn-script-location", "--root-user-action=ignore"]
 
@@ -21,6 +20,7 @@ def fail(text):
 
 
 def write(name, text):
+    os.makedirs(PROJECT, exist_ok=True)
     path = os.path.join(PROJECT, name)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)

@@ -13,7 +13,9 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use tokio::runtime::Builder;
@@ -24,7 +26,11 @@ use self::exec::Exec;
 pub use self::serve::{Adapter, Init, Loaded, Log, fault};
 
 /// What the first word is where this program is to be an adapter. No command has this name.
-const WORD: &str = "run-adapter";
+pub(crate) const WORD: &str = "run-adapter";
+
+/// What the second word is where it only waits until it is told to become the program that the rest
+/// of the words name, so that this finds all it needs when it starts.
+pub(crate) const SERVICE: &str = "service";
 
 /// An adapter of another room: its name, and what serves with the words after that.
 pub type Other = (&'static str, fn(&[String]) -> Result<(), String>);
@@ -40,6 +46,7 @@ pub fn run_if_adapter(others: &[Other]) -> Option<ExitCode> {
     let done = match kind.as_str() {
         "probe" => probe(&words.collect::<Vec<_>>()),
         "exec" => exec::Options::parse(words).and_then(|options| run(|| Exec::new(options))),
+        SERVICE => become_service(words),
         "http" => server::Server::parse(words).and_then(|server| run(|| server)),
         kind => match others.iter().find(|(name, _)| *name == kind) {
             Some((_, serve)) => serve(&words.collect::<Vec<_>>()),
@@ -54,6 +61,16 @@ pub fn run_if_adapter(others: &[Other]) -> Option<ExitCode> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// Waits for a byte on the channel, then becomes a program: a directory and a command.
+fn become_service(mut words: impl Iterator<Item = String>) -> Result<(), String> {
+    let channel = dispatch_sandbox::inherited_channel().map_err(text)?;
+    File::from(channel).read_exact(&mut [0]).map_err(text)?;
+    let directory = words.next().unwrap_or_default();
+    let program = words.next().ok_or("the image has no command")?;
+    let error = Command::new(&program).args(words).current_dir(&directory).exec();
+    Err(format!("cannot start {program} in {directory}: {error}"))
 }
 
 /// What a language pack wants to know of its runtime, where that is this program; the version is our

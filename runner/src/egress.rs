@@ -15,12 +15,13 @@ mod session;
 mod socks;
 mod stream;
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use dispatch_api::egress::{Allow, Target};
 pub use dispatch_api::function::PROXY_PORT;
-use dispatch_sandbox::{Child, Rule};
+use dispatch_sandbox::{Child, Rule, Socket};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::ledger::{News, Note, Noted};
@@ -28,7 +29,6 @@ pub use self::outside::Outside;
 pub use self::policy::{Operator, Policy};
 pub use self::resolve::Resolve;
 use self::session::Session;
-use crate::Revision;
 
 /// What a function's worker may reach on the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,20 +107,36 @@ pub struct Door {
     /// Organization and function.
     who: (String, String),
     policy: Policy,
-    links: Vec<(u16, Target)>,
+    links: Vec<(SocketAddrV4, Target)>,
+}
+
+/// A port of a sandbox's 127.0.0.1.
+fn loopback(port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
 }
 
 impl Door {
-    /// That of a revision, if it has one.
-    pub(crate) fn new(gate: &Arc<Gate>, revision: &Revision) -> Option<Door> {
-        let egress = &revision.settings.egress;
+    /// That of an organization's function, or of whatever else may reach that much, if it has one.
+    pub(crate) fn new(
+        gate: &Arc<Gate>,
+        organization: &str,
+        name: &str,
+        egress: &Egress,
+    ) -> Option<Door> {
         let Reach { allow, links } = egress.reach()?.clone();
+        let links = links.into_iter().map(|(port, to)| (loopback(port), to)).collect();
         Some(Door {
             gate: Arc::clone(gate),
-            who: (revision.organization.clone(), revision.function.clone()),
+            who: (organization.to_owned(), name.to_owned()),
             policy: Policy { allow, learn: matches!(egress, Egress::Learn(_)) },
             links,
         })
+    }
+
+    /// With more links, which may have any address of the loopback.
+    pub(crate) fn with(mut self, links: &[(SocketAddrV4, Target)]) -> Door {
+        self.links.extend_from_slice(links);
+        self
     }
 
     /// Serves a sandbox until the guard is dropped. `proxy` is the socket of the proxy, where it is
@@ -133,10 +149,9 @@ impl Door {
         child: &Child,
         proxy: Option<OwnedFd>,
     ) -> Result<DropGuard, dispatch_sandbox::Error> {
-        let links = self.links.iter().map(|(port, _)| *port);
-        let ports: Vec<u16> =
-            proxy.is_none().then_some(PROXY_PORT).into_iter().chain(links).collect();
-        let made = child.listen(&ports).await?;
+        let links = self.links.iter().map(|(address, _)| *address);
+        let places = proxy.is_none().then_some(loopback(PROXY_PORT)).into_iter().chain(links);
+        let made = child.sockets(places.map(Socket::Listening).collect()).await?;
         let token = CancellationToken::new();
         let guard = token.clone().drop_guard();
         let session = Arc::new(Session::new(self.clone(), token));

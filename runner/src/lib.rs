@@ -16,6 +16,7 @@ pub mod layer;
 pub mod packages;
 pub mod pool;
 pub mod process;
+pub mod service;
 pub mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -33,6 +34,7 @@ pub use image::{PullRequest, Pulled};
 pub use packages::Package;
 pub use pool::scale::{Reason, Seen, Step};
 pub use process::room::Use;
+pub use service::{Inside, Service};
 
 /// One immutable revision of a function: all a backend needs to run it.
 #[derive(Clone, Debug)]
@@ -271,6 +273,15 @@ pub trait Runner: Send + Sync + 'static {
 
     /// Runs one call.
     fn invoke<'a>(&'a self, revision: &'a Arc<Revision>, call: Call) -> BoxFuture<'a, Outcome>;
+
+    /// Runs a program beside functions to its end, which it answers with in words for its owner.
+    /// Dropping the future kills it; `stop` asks it to end, and it has some time to do so.
+    fn run_service<'a>(
+        &'a self,
+        service: &'a Service,
+        watcher: &'a dyn service::Watcher,
+        stop: tokio_util::sync::CancellationToken,
+    ) -> BoxFuture<'a, Result<String, BuildError>>;
 
     /// Keeps no workers for a revision any more: calls that run, wait, or were on their way to it
     /// still finish, then its workers are stopped.

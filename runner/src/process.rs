@@ -38,6 +38,7 @@ use crate::language::{Languages, Pack};
 use crate::layer::{LayerLimits, LayerStore};
 use crate::packages;
 use crate::pool::{Entry, Lease, Pool};
+use crate::service::{Service, Watcher};
 use crate::worker::{Reply, failure};
 use crate::{
     BuildError, Isolation, Layer, LayerRequest, Package, PoolState, Revision, Runner, Runtime,
@@ -375,6 +376,18 @@ impl Runner for ProcessRunner {
 
     fn invoke<'a>(&'a self, revision: &'a Arc<Revision>, call: Call) -> BoxFuture<'a, Outcome> {
         Box::pin(self.run(revision, call))
+    }
+
+    fn run_service<'a>(
+        &'a self,
+        service: &'a Service,
+        watcher: &'a dyn Watcher,
+        stop: CancellationToken,
+    ) -> BoxFuture<'a, Result<String, BuildError>> {
+        Box::pin(async move {
+            self.tenant.admit(&service.organization).map_err(BuildError::Rejected)?;
+            crate::service::run(&self.shared, service, watcher, stop).await
+        })
     }
 
     fn retire(&self, faas_id: &str) {

@@ -1,6 +1,7 @@
 //! The owner's handle of a sandbox.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::connection::{Connection, Ended, lock};
 use crate::error::{Error, Exit};
 use crate::member::Member;
+use crate::network::Socket;
 use crate::plain;
 use crate::spec::{Attachment, Limits, Rule};
 use crate::wire::{self, Request};
@@ -82,14 +84,24 @@ impl Child {
     /// [`Error::Setup`] names the step that failed, such as `port 5432` where something in the
     /// sandbox has the port already; also where the sandbox shares the host's network.
     pub async fn listen(&self, ports: &[u16]) -> Result<Vec<OwnedFd>, Error> {
-        if ports.is_empty() {
+        let listening =
+            |port: &u16| Socket::Listening(SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port));
+        self.sockets(ports.iter().map(listening).collect()).await
+    }
+
+    /// Sockets in the sandbox's own network; non-blocking. They stay there, and keep it, for as long
+    /// as they are held.
+    ///
+    /// # Errors
+    /// As [`Child::listen`].
+    pub async fn sockets(&self, sockets: Vec<Socket>) -> Result<Vec<OwnedFd>, Error> {
+        if sockets.is_empty() {
             return Ok(Vec::new());
         }
-        if ports.len() > wire::MAX_PORTS {
-            return Err(Error::TooLarge(ports.len()));
+        if sockets.len() > wire::MAX_PORTS {
+            return Err(Error::TooLarge(sockets.len()));
         }
-        let ports = ports.to_vec();
-        self.ask(|id, request| Request::Listen { id, request, ports }).await
+        self.ask(|id, request| Request::Sockets { id, request, sockets }).await
     }
 
     /// Leads out of the sandbox's own network, made with [`Network::Full`](crate::Network::Full): to

@@ -201,10 +201,10 @@ impl Launcher {
                 let failed = self.attach(id, &attachment)?;
                 self.tell(&Event::Attached { id, failed })?;
             }
-            Request::Listen { id, request, ports } => {
+            Request::Sockets { id, request, sockets } => {
                 let (control, home) = (self.control.as_raw_fd(), self.network.take());
                 let asked = self.in_network(id, |_, there| {
-                    network::listen(home.as_ref(), control, request, there, &ports)
+                    network::make(home.as_ref(), control, request, there, &sockets)
                 });
                 self.network = home;
                 self.refuse(request, asked)?;

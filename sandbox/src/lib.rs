@@ -35,6 +35,7 @@ pub use child::Child;
 pub use error::{Error, Exit};
 pub use init::INSIDE;
 pub use member::Member;
+pub use network::Socket;
 pub use owner::{Launcher, Wish, open_files};
 pub use probe::{Layer, Report, Tier};
 pub use seccomp::check_call;

@@ -5,14 +5,25 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{SocketAddrV4, TcpListener};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use serde::{Deserialize, Serialize};
 
 use crate::setup::{Failure, Step as _};
 use crate::sys;
 use crate::wire::{self, Event};
+
+/// A socket in the network of a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Socket {
+    /// It listens there, on an address of the sandbox's loopback.
+    Listening(SocketAddrV4),
+    /// It is for TCP over IPv4 and not connected yet: what it connects to is inside.
+    Free,
+}
 
 /// The network that the process `pid` is in. To be asked for before it gives up its rights: then
 /// nobody may look at it any more.
@@ -31,19 +42,19 @@ impl Home {
     }
 }
 
-/// Makes listening sockets in the network `there` and sends them to the owner, whose `request` it is.
+/// Makes sockets in the network `there` and sends them to the owner, whose `request` it is.
 ///
 /// # Errors
 /// When there is no helper to be had, or the owner is gone.
-pub(crate) fn listen(
+pub(crate) fn make(
     home: Option<&Home>,
     control: RawFd,
     request: u64,
     there: &File,
-    ports: &[u16],
+    sockets: &[Socket],
 ) -> io::Result<()> {
     if let Some(Home(home)) = home {
-        let opened = open(there, ports);
+        let opened = open(there, sockets);
         if setns(home, CloneFlags::CLONE_NEWNET).is_err() {
             // Whatever came next would happen there; the owner starts another launcher.
             sys::exit(1);
@@ -53,7 +64,7 @@ pub(crate) fn listen(
     if sys::fork_into(0)? > 0 {
         return Ok(());
     }
-    let sent = hand_over(control, request, open(there, ports));
+    let sent = hand_over(control, request, open(there, sockets));
     sys::exit(i32::from(sent.is_err()))
 }
 
@@ -72,13 +83,17 @@ fn hand_over(
     wire::send(control, &Event::Listening { request, failed }, &fds)
 }
 
-fn open(there: &File, ports: &[u16]) -> Result<Vec<OwnedFd>, Failure> {
+fn open(there: &File, sockets: &[Socket]) -> Result<Vec<OwnedFd>, Failure> {
     setns(there, CloneFlags::CLONE_NEWNET).step("network namespace")?;
-    let open = |port: &u16| -> Result<OwnedFd, Failure> {
-        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port);
-        let listener = TcpListener::bind(address).step(format!("port {port}"))?;
-        listener.set_nonblocking(true).step(format!("port {port}"))?;
+    let open = |wanted: &Socket| -> Result<OwnedFd, Failure> {
+        let Socket::Listening(address) = wanted else {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            return socket(AddressFamily::Inet, SockType::Stream, flags, None).step("socket");
+        };
+        let name = || format!("port {}", address.port());
+        let listener = TcpListener::bind(address).step(name())?;
+        listener.set_nonblocking(true).step(name())?;
         Ok(listener.into())
     };
-    ports.iter().map(open).collect()
+    sockets.iter().map(open).collect()
 }

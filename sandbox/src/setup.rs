@@ -65,6 +65,10 @@ pub(crate) fn enter(spec: &Spec, id: u32) -> Result<(), Failure> {
     unshare(CloneFlags::CLONE_NEWCGROUP).step("namespaces")?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("private mounts")?;
+    if spec.network != Network::Host {
+        // Its network is its own, and so are all ports of it. Where this is refused they stay as usual.
+        let _ = fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    }
     let (trees, links) = open(spec)?;
     tmpfs(STAGE, "size=1m,nr_inodes=4k,mode=755").step("root")?;
     std::env::set_current_dir(STAGE).step("root")?;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::launcher::Ground;
+use crate::network::Socket;
 use crate::spec::{Attachment, Limits, Rule, Spec};
 
 /// Bytes of one message.
@@ -41,8 +42,8 @@ pub(crate) enum Request {
     WatchInside { id: u64, pid: i32, memory_bytes: u64 },
     /// Say whether a process that was watched was killed for its memory.
     WasOutOfMemory { id: u64, pid: i32 },
-    /// Make sockets that listen on its loopback.
-    Listen { id: u64, request: u64, ports: Vec<u16> },
+    /// Make sockets in its network.
+    Sockets { id: u64, request: u64, sockets: Vec<Socket> },
     /// Lead out of its network, past a filter.
     Uplink { id: u64, request: u64, rules: Vec<Rule> },
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::driver::Drivers;
 use crate::event::Poster;
 use crate::iam::Tokens;
 use crate::live::Tables;
@@ -37,6 +38,8 @@ pub struct App {
     pub tokens: Tokens,
     /// Writes ended runs behind the callers' backs.
     pub recorder: Recorder,
+    /// The event drivers that run.
+    pub drivers: Drivers,
     /// Posts events to places outside.
     pub poster: Poster,
     /// Fires when the server begins to stop.
@@ -72,6 +75,7 @@ impl App {
             live: Tables::default(),
             metrics: Metrics::default(),
             recorder,
+            drivers: Drivers::default(),
             poster: Poster::new(egress::operator(&config)),
             stopping: CancellationToken::new(),
             background: TaskTracker::new(),

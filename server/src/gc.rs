@@ -102,6 +102,12 @@ async fn used(app: &App) -> Result<Used, store::Error> {
         used.layers.extend(stored.layer);
         used.runtimes.insert(stored.runtime);
     }
+    used.runtimes.extend(app.drivers.languages());
+    for driver_type in app.store.all(Kind::DriverType).await? {
+        let image = driver_type.body.get("image").and_then(serde_json::Value::as_str);
+        let archive = image.and_then(|image| image.strip_prefix("oci:")).unwrap_or_default();
+        used.images.insert(hex(archive).to_owned());
+    }
     for base in app.store.all(Kind::BaseImage).await? {
         let stored: base_image::Stored = serde_json::from_value(base.body).unwrap_or_default();
         used.runtimes.insert(stored.runtime);

@@ -8,6 +8,7 @@ mod base_image;
 mod build_log;
 pub mod config;
 pub mod cores;
+mod driver;
 mod egress;
 mod endpoint;
 mod event;

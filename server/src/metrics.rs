@@ -81,6 +81,12 @@ struct DeliveryLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DriverLabels {
+    organization: String,
+    driver: String,
+}
+
 /// What can become of a delivery's try, and of its reply.
 const DELIVERY_OUTCOMES: [&str; 4] = ["delivered", "failed", "not-made", "no-reply"];
 
@@ -110,6 +116,8 @@ pub struct Metrics {
     queues: Family<QueueLabels, Gauge>,
     events: Family<EventLabels, Counter>,
     deliveries: Family<DeliveryLabels, Counter>,
+    driver_ends: Family<DriverLabels, Counter>,
+    drivers: Gauge,
     connections: Family<EgressLabels, Counter>,
     bytes: Family<DirectionLabels, Counter>,
     dropped_log_bytes: Counter,
@@ -131,6 +139,8 @@ impl Default for Metrics {
             queues: Family::default(),
             events: Family::default(),
             deliveries: Family::default(),
+            driver_ends: Family::default(),
+            drivers: Gauge::default(),
             connections: Family::default(),
             bytes: Family::default(),
             dropped_log_bytes: Counter::default(),
@@ -162,6 +172,12 @@ impl Default for Metrics {
         registry.register("queued_jobs", "Durable jobs by state", metrics.queues.clone());
         registry.register("events", "Events sent to this server", metrics.events.clone());
         registry.register("deliveries", "Tries of deliveries", metrics.deliveries.clone());
+        registry.register("drivers", "Event drivers that run", metrics.drivers.clone());
+        registry.register(
+            "driver_ends",
+            "Ends of event drivers that nobody asked for",
+            metrics.driver_ends.clone(),
+        );
         registry.register(
             "egress_connections",
             "Connections of functions to the outside, made or refused",
@@ -235,6 +251,23 @@ impl Metrics {
         let (organization, subscription) = (org.to_owned(), subscription.to_owned());
         let labels = DeliveryLabels { organization, subscription, outcome };
         self.deliveries.get_or_create(&labels).inc();
+    }
+
+    /// Counts an end of a driver that nobody asked for.
+    pub fn driver(&self, org: &str, driver: &str) {
+        let labels = DriverLabels { organization: org.to_owned(), driver: driver.to_owned() };
+        self.driver_ends.get_or_create(&labels).inc();
+    }
+
+    /// Says how many drivers run.
+    pub fn drivers(&self, count: usize) {
+        self.drivers.set(as_gauge(count));
+    }
+
+    /// Forgets the series of a driver that is gone.
+    pub fn forget_driver(&self, org: &str, driver: &str) {
+        let labels = DriverLabels { organization: org.to_owned(), driver: driver.to_owned() };
+        self.driver_ends.remove(&labels);
     }
 
     /// Forgets the series of a subscription that is gone.

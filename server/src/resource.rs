@@ -8,7 +8,8 @@ use axum::extract::FromRequest;
 use axum::http::{StatusCode, header};
 use dispatch_api::wire::{self, Wire};
 use dispatch_api::{
-    BaseImage, Endpoint, Function, Image, Kind, Schedule, Secret, Status, Subscription, Tag, tag,
+    BaseImage, Driver, DriverType, Endpoint, Function, Image, Kind, Schedule, Secret, Status,
+    Subscription, Tag, tag,
 };
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -153,18 +154,51 @@ impl Resource for Secret {
     }
 }
 
+macro_rules! fill_unnamed {
+    ($resource:expr, $entity:expr) => {{
+        let (resource, entity) = ($resource, $entity);
+        entity.kind.as_str().clone_into(&mut resource.kind);
+        resource.name.clone_from(&entity.name);
+        resource.org.clone_from(&entity.org);
+        resource.project.clone_from(&entity.project);
+        resource.created_time = seconds(entity.created);
+        resource.modified_time = seconds(entity.modified);
+        resource.revision = entity.revision.to_string();
+    }};
+}
+
+impl Resource for DriverType {
+    const KIND: Kind = Kind::DriverType;
+
+    fn fill(&mut self, entity: &Entity) {
+        fill_unnamed!(self, entity);
+    }
+
+    fn tags(&self) -> &[Tag] {
+        &self.tags
+    }
+}
+
+impl Resource for Driver {
+    const KIND: Kind = Kind::Driver;
+
+    fn fill(&mut self, entity: &Entity) {
+        fill_unnamed!(&mut *self, entity);
+        self.status = entity.status;
+        self.reason.clone_from(&entity.reason);
+    }
+
+    fn tags(&self) -> &[Tag] {
+        &self.tags
+    }
+}
+
 impl Resource for Subscription {
     const KIND: Kind = Kind::Subscription;
 
     fn fill(&mut self, entity: &Entity) {
-        entity.kind.as_str().clone_into(&mut self.kind);
-        self.name.clone_from(&entity.name);
-        self.org.clone_from(&entity.org);
-        self.project.clone_from(&entity.project);
+        fill_unnamed!(&mut *self, entity);
         self.status = entity.status;
-        self.created_time = seconds(entity.created);
-        self.modified_time = seconds(entity.modified);
-        self.revision = entity.revision.to_string();
     }
 
     fn tags(&self) -> &[Tag] {

@@ -23,8 +23,8 @@ use crate::iam::Caller;
 use crate::problem::Error;
 use crate::trace::{REQUEST_ID, Trace};
 use crate::{
-    base_image, egress, endpoint, event, function, gc, image, image_archive, runs, sbom, scale,
-    schedule, secret, subscription,
+    base_image, driver, egress, endpoint, event, function, gc, image, image_archive, runs, sbom,
+    scale, schedule, secret, subscription,
 };
 
 #[derive(OpenApi)]
@@ -73,6 +73,12 @@ fn resources() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(event::api::redrive))
         .routes(routes!(event::api::redrive_all))
         .routes(routes!(event::api::replay))
+        .routes(routes!(driver::ingest::ingest))
+        .routes(routes!(driver::types::create, driver::types::list))
+        .routes(routes!(driver::types::get, driver::types::update, driver::types::delete))
+        .routes(routes!(driver::resource::create, driver::resource::list))
+        .routes(routes!(driver::resource::get, driver::resource::update, driver::resource::delete))
+        .routes(routes!(driver::resource::logs))
         .routes(routes!(subscription::create, subscription::list))
         .routes(routes!(subscription::get, subscription::update, subscription::delete))
         .routes(routes!(gc::collect))
@@ -135,6 +141,7 @@ async fn metrics(State(app): State<Arc<App>>, _caller: Caller) -> Result<Respons
     let queues = app.store.queue_depths().await;
     let queues = queues.map_err(|error| Error::internal("the queues cannot be counted", &error))?;
     egress::write(&app).await;
+    app.metrics.drivers(app.drivers.count());
     let stems: Vec<(String, usize)> = (app.runner.runtimes().into_iter())
         .map(|runtime| {
             let count = app.runner.waiting(&runtime.language);

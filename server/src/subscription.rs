@@ -74,7 +74,7 @@ pub(crate) async fn get(
     let entity = resource::find(&app, KIND, &caller.org, &name).await?;
     let mut subscription: Subscription = resource(&entity)?;
     let mut progress = app.store.progress(&entity.id).await.map_err(failed(&name))?;
-    progress.waiting_for = waiting_for(&app.live.load(), &entity.id).unwrap_or_default();
+    progress.waiting_for = waiting_for(&app, &entity.id).unwrap_or_default();
     subscription.progress = Some(progress);
     Ok(Json(subscription))
 }

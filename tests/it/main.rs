@@ -3,6 +3,7 @@
 
 mod clojure;
 mod crash;
+mod drivers;
 mod event_crash;
 mod events;
 mod files;

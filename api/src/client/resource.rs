@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::validate::Invalid;
 use crate::wire::Wire;
-use crate::{BaseImage, Endpoint, Function, Image, Kind, Schedule, Secret, Subscription};
+use crate::{
+    BaseImage, Driver, DriverType, Endpoint, Function, Image, Kind, Schedule, Secret, Subscription,
+};
 
 /// A resource with a collection of its own in the API.
 pub trait Resource: Serialize + DeserializeOwned + Wire {
@@ -53,5 +55,7 @@ resources! {
     Endpoint, Endpoint, "/v1/endpoint", self => &self.name;
     Api, Api, "/v1/api", self => &self.0.name;
     Subscription, Subscription, "/v1/event/subscriptions", self => &self.name;
+    DriverType, DriverType, "/v1/event/drivertypes", self => &self.name;
+    Driver, Driver, "/v1/event/drivers", self => &self.name;
     Schedule, Schedule, "/v1/schedule", self => &self.name;
 }

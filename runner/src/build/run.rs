@@ -158,7 +158,7 @@ async fn watch(
 }
 
 /// One line, bounded; none at the end.
-async fn line<R: tokio::io::AsyncBufRead + Unpin>(reader: &mut R) -> Option<Vec<u8>> {
+pub(crate) async fn line<R: tokio::io::AsyncBufRead + Unpin>(reader: &mut R) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     loop {
         let buffer = reader.fill_buf().await.ok()?;

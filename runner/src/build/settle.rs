@@ -23,6 +23,20 @@ pub(crate) fn give(path: &Path, uid: u32) -> io::Result<()> {
     if is_root() { chown(path, Some(uid), Some(uid)) } else { Ok(()) }
 }
 
+/// Hands over a tree that nobody writes to at the moment. Links are handed over as they are.
+pub(crate) fn give_tree(path: &Path, uid: u32) -> io::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    lchown(path, Some(uid), Some(uid))?;
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give_tree(&entry?.path(), uid)?;
+        }
+    }
+    Ok(())
+}
+
 /// Lets every user read a file.
 pub(crate) fn readable(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o644))

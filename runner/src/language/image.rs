@@ -122,13 +122,21 @@ impl Installed {
         let Some(root) = &self.root else { return };
         spec.root = Some(root.path.clone());
         spec.scratch.clone_from(&root.scratch);
-        spec.argv.splice(0..0, root.loader.iter().cloned());
+        spec.argv = self.command(std::mem::take(&mut spec.argv));
         let own = root.own.iter().map(|(source, target)| Bind {
             source: source.clone(),
             target: target.clone(),
             writable: false,
         });
         spec.binds.splice(0..0, own);
+    }
+
+    /// A command of this program, as it is started where the runtime lives.
+    pub(crate) fn command(&self, mut words: Vec<String>) -> Vec<String> {
+        if let Some(root) = &self.root {
+            words.splice(0..0, root.loader.iter().cloned());
+        }
+        words
     }
 
     /// What the image it lives in gives its processes, over what all get.

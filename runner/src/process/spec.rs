@@ -8,9 +8,11 @@ use dispatch_api::ErrorType;
 use dispatch_sandbox::{Attachment, Bind, Network, Spec};
 
 use super::Shared;
+use crate::adapter;
 use crate::call::{Cause, Failure};
 use crate::egress::{self, Door};
 use crate::language::Pack;
+use crate::service::{STATE, STATE_BYTES, Service};
 use crate::worker::{Plan, failure};
 use crate::{Egress, Revision};
 
@@ -163,7 +165,8 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
         forks,
         attachment,
         environment,
-        door: Door::new(&shared.gate, revision).filter(|_| has_sockets(shared)),
+        door: Door::new(&shared.gate, &revision.organization, &revision.function, &settings.egress)
+            .filter(|_| has_sockets(shared)),
         uplink: (settings.egress == Egress::Full).then(|| shared.gate.filter()),
         function: revision.function.clone(),
         source: SOURCE.to_owned(),
@@ -175,13 +178,54 @@ pub fn plan(shared: &Shared, revision: &Revision) -> Result<Plan, Failure> {
     })
 }
 
+/// The sandbox of a program that runs beside functions, whose first process waits until it is told
+/// that all it needs is there. It writes to `state`; `hosts` says where its names lead.
+///
+/// # Errors
+/// When what it runs in is not there.
+pub fn service(
+    shared: &Shared,
+    service: &Service,
+    hosts: PathBuf,
+    host_uid: u32,
+) -> Result<Spec, String> {
+    let missing = || format!("{} is not installed on this machine", service.language);
+    let installed = shared.languages.installed(&service.language).ok_or_else(missing)?;
+    let base = base(shared, &service.language, host_uid).map_err(|failed| failed.message)?;
+    let mut spec = base.sandbox;
+    let ourselves = installed.runtime.executable.display().to_string();
+    let (directory, command) = match &installed.root {
+        Some(root) => (root.directory.display().to_string(), root.command.clone()),
+        None => ("/tmp".to_owned(), vec![ourselves.clone()]),
+    };
+    let words = [ourselves, adapter::WORD.to_owned(), adapter::SERVICE.to_owned(), directory];
+    let words = words.into_iter().chain(command).chain(service.arguments.iter().cloned());
+    spec.argv = installed.command(words.collect());
+    spec.cwd = "/tmp".into();
+    spec.mount_points.clear();
+    spec.binds.push(read_only(hosts, "/etc/hosts"));
+    let state = Bind { source: service.state.clone(), target: STATE.into(), writable: true };
+    spec.binds.push(state);
+    let proxy = egress::environment().filter(|_| service.egress.reach().is_some());
+    let at_start = spec.env.into_iter().chain(proxy).chain(service.environment.iter().cloned());
+    spec.env = at_start.collect::<BTreeMap<_, _>>().into_iter().collect();
+    spec.memory_bytes = service.memory_bytes;
+    spec.cpu_millis = service.cpu_millis;
+    spec.file_bytes = STATE_BYTES;
+    spec.network = match service.egress {
+        Egress::Full => Network::Full,
+        _ => Network::None,
+    };
+    Ok(spec)
+}
+
 /// How long a worker in a sandbox of its own is idle before it stands still, if ever.
 pub fn freeze(shared: &Shared) -> Option<Duration> {
     shared.options.freeze.filter(|_| shared.launcher.can_freeze())
 }
 
 /// Whether sandboxes have sockets that can lead to a proxy: those of a network of their own.
-fn has_sockets(shared: &Shared) -> bool {
+pub fn has_sockets(shared: &Shared) -> bool {
     shared.launcher.has_views()
 }
 

@@ -31,9 +31,7 @@ async fn functions_run_with_their_dependencies_and_a_tmp_of_their_own() {
         };
         fixture.runner.build_layer(&request, &|_| ()).await.unwrap().path
     };
-    // Not by the way that the manifest itself is for.
-    let project = "[project]\nname = \"a\"\nversion = \"1\"\ndependencies = [\"six==1.16.0\"]\n";
-    let six = build("python3", project).await;
+    let six = build("python3", "six==1.16.0\n").await;
     let python = "
 import os, six, tempfile
 def handle(context, payload):

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dispatch_api::cloud_event::Data;
 use dispatch_api::delivery::DeliveryState;
-use dispatch_api::subscription::{Retry, Target};
+use dispatch_api::subscription::{DRIVER, Retry, Target};
 use dispatch_api::{CloudEvent, ErrorType, Tag};
 use dispatch_runner::Cause;
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{Subscription, admit, window};
+use super::{Subscription, admit, post, window};
 use crate::app::App;
 use crate::resource::now;
 use crate::runs::{Invocation, RunRecord, attempt};
@@ -105,7 +105,12 @@ async fn make(
     let resource = &subscription.resource;
     let hops = rows.iter().map(|row| row.hops).max().unwrap_or_default();
     let timeout = resource.retry.unwrap_or_default().timeout;
-    let outcome = app.poster.post(&target.uri, events, hops + 1, timeout).await;
+    let outcome = match target.uri.strip_prefix(DRIVER) {
+        Some(name) => {
+            post::to_driver(app, &subscription.org, name, events, hops + 1, timeout).await
+        }
+        None => app.poster.post(&target.uri, events, hops + 1, timeout).await,
+    };
     (outcome, None)
 }
 

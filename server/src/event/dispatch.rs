@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dispatch_api::subscription::Target;
+use dispatch_api::subscription::{DRIVER, Target};
 use tokio::task::JoinSet;
 
 use super::Subscription;
@@ -101,14 +101,20 @@ pub async fn run(app: Arc<App>) {
 }
 
 /// Why nothing is delivered to a subscription at the moment.
-pub(super) fn waits_for(snapshot: &Snapshot, subscription: &Subscription) -> Option<String> {
+pub(super) fn waits_for(
+    app: &App,
+    snapshot: &Snapshot,
+    subscription: &Subscription,
+) -> Option<String> {
     let resource = &subscription.resource;
     if resource.paused {
         return Some("it is paused".to_owned());
     }
-    let Target { function: name, .. } = resource.target();
+    let Target { function: name, uri } = resource.target();
     if name.is_empty() {
-        return None;
+        let driver = uri.strip_prefix(DRIVER)?;
+        let runs = app.drivers.runs(&subscription.org, driver);
+        return (!runs).then(|| format!("event driver {driver} does not run"));
     }
     match snapshot.function(&subscription.org, &name) {
         None => Some(format!("function {name} does not exist")),
@@ -134,7 +140,7 @@ async fn claim(app: &Arc<App>, hands: &mut Hands) -> Result<Duration, store::Err
         let width = usize::try_from(subscription.resource.width()).unwrap_or(1);
         let free = width.saturating_sub(hands.calls.get(&id).copied().unwrap_or_default());
         let Some(due) = due.filter(|_| free > 0) else { continue };
-        if waits_for(&snapshot, subscription).is_some() {
+        if waits_for(app, &snapshot, subscription).is_some() {
             continue;
         }
         if due > now {

@@ -12,7 +12,6 @@ use axum::http::StatusCode;
 use dispatch_api::{CloudEvent, Receipt};
 
 use crate::app::App;
-use crate::live::Snapshot;
 use crate::problem::Error;
 use crate::store::NewEvent;
 
@@ -55,8 +54,9 @@ pub async fn accept(app: &App, org: &str, events: Vec<CloudEvent>) -> Result<Rec
 }
 
 /// Why nothing is delivered to a subscription at the moment, by its id.
-pub fn waiting_for(snapshot: &Snapshot, id: &str) -> Option<String> {
-    dispatch::waits_for(snapshot, snapshot.subscription(id)?)
+pub fn waiting_for(app: &App, id: &str) -> Option<String> {
+    let snapshot = app.live.load();
+    dispatch::waits_for(app, &snapshot, snapshot.subscription(id)?)
 }
 
 /// How many deliveries led to an event that comes from outside, as it says itself.

@@ -4,15 +4,18 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dispatch_api::CloudEvent;
 use dispatch_api::cloud_event::{BATCH, Extension, STRUCTURED};
 use dispatch_runner::egress::{Operator, Outside};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
 
 use super::deliver::Outcome;
 use super::{HOPS, MAX_EVENT};
+use crate::app::App;
+use crate::driver::front;
 
 /// How long a place may take to answer where the subscription does not say.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,14 +75,12 @@ impl Poster {
         timeout: i64,
     ) -> Outcome {
         let again = |error: String, again| Outcome::Failed { error, again, after: Duration::ZERO };
-        let timeout = u64::try_from(timeout).ok().filter(|millis| *millis > 0);
-        let timeout = timeout.map_or(TIMEOUT, Duration::from_millis);
         let request = match self.request(uri, events, hops).await {
-            Ok(request) => request.timeout(timeout),
+            Ok(request) => request.timeout(patience(timeout)),
             Err(error) => return again(error, true),
         };
         match request.send().await {
-            Ok(response) => outcome(uri, response).await,
+            Ok(response) => answered(uri, response).await,
             Err(error) => again(format!("POST {uri}: {}", cause(&error)), true),
         }
     }
@@ -97,23 +98,71 @@ impl Poster {
             let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
             self.outside.find(host, port).await?;
         }
-        let mut events = events.to_vec();
-        for event in &mut events {
-            *event = event.to_v1();
-            let hops = i32::try_from(hops).unwrap_or(i32::MAX);
-            event.extensions.insert(HOPS.to_owned(), Extension::Integer(hops));
-        }
+        let (headers, body) = message(events, hops)?;
         let mut request = self.client()?.post(url);
-        if let [event] = events.as_slice() {
-            let (headers, body) = event.to_http_binary();
-            for (name, value) in headers {
-                request = request.header(name, value);
-            }
-            return Ok(request.body(body));
+        for (name, value) in headers {
+            request = request.header(name, value);
         }
-        let body = CloudEvent::to_http_batch(&events).map_err(|error| error.to_string())?;
-        Ok(request.header(CONTENT_TYPE, BATCH).body(body))
+        Ok(request.body(body))
     }
+}
+
+type Message = (Vec<(String, String)>, Vec<u8>);
+
+/// One event in binary mode, or several as a batch: headers and body.
+fn message(events: &[CloudEvent], hops: i64) -> Result<Message, String> {
+    let mut events = events.to_vec();
+    for event in &mut events {
+        *event = event.to_v1();
+        let hops = i32::try_from(hops).unwrap_or(i32::MAX);
+        event.extensions.insert(HOPS.to_owned(), Extension::Integer(hops));
+    }
+    if let [event] = events.as_slice() {
+        return Ok(event.to_http_binary());
+    }
+    let body = CloudEvent::to_http_batch(&events).map_err(|error| error.to_string())?;
+    Ok((vec![(CONTENT_TYPE.to_string(), BATCH.to_owned())], body))
+}
+
+/// Posts events to an event driver that runs.
+pub(super) async fn to_driver(
+    app: &App,
+    org: &str,
+    name: &str,
+    events: &[CloudEvent],
+    hops: i64,
+    timeout: i64,
+) -> Outcome {
+    let (headers, body) = match message(events, hops) {
+        Ok(message) => message,
+        Err(error) => return Outcome::Failed { error, again: false, after: Duration::ZERO },
+    };
+    let mut request = axum::http::Request::post("/");
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let Ok(request) = request.body(http_body_util::Full::new(Bytes::from(body))) else {
+        let error = "the event cannot be sent by HTTP".to_owned();
+        return Outcome::Failed { error, again: false, after: Duration::ZERO };
+    };
+    match front::exchange(app, org, name, request, patience(timeout)).await {
+        Ok(answer) => {
+            let (parts, body) = answer.into_parts();
+            outcome(&format!("driver:{name}"), parts.status, &parts.headers, &body)
+        }
+        // One that does not run will run again.
+        Err(error) if error.status == StatusCode::SERVICE_UNAVAILABLE => {
+            Outcome::NotMade { error: error.problem.message, after: None }
+        }
+        Err(error) => {
+            Outcome::Failed { error: error.problem.message, again: true, after: Duration::ZERO }
+        }
+    }
+}
+
+fn patience(timeout: i64) -> Duration {
+    let timeout = u64::try_from(timeout).ok().filter(|millis| *millis > 0);
+    timeout.map_or(TIMEOUT, Duration::from_millis)
 }
 
 /// What an answer means, as the data plane of Knative Eventing has it
@@ -124,28 +173,29 @@ fn again(status: StatusCode) -> bool {
         || matches!(status.as_u16(), 404 | 408 | 409 | 425 | 429)
 }
 
-async fn outcome(uri: &str, mut response: Response) -> Outcome {
-    let status = response.status();
-    let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let after = after.and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
-    let headers = response.headers().clone();
-    let body = match body(&mut response).await {
-        Ok(body) => body,
+async fn answered(uri: &str, mut response: Response) -> Outcome {
+    match body(&mut response).await {
+        Ok(body) => outcome(uri, response.status(), response.headers(), &body),
         Err(error) => {
             let error = format!("POST {uri}: {error}");
-            return Outcome::Failed { error, again: true, after: Duration::ZERO };
+            Outcome::Failed { error, again: true, after: Duration::ZERO }
         }
-    };
+    }
+}
+
+fn outcome(uri: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome {
+    let after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let after = after.and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
     if status.is_success() {
         // An answer that is an event is a reply; any other is only an answer.
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let is_event =
             headers.contains_key("ce-id") || kind.is_some_and(|kind| kind.starts_with(STRUCTURED));
         let pairs = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let reply = CloudEvent::from_http(pairs, &body).ok().filter(|_| is_event);
+        let reply = CloudEvent::from_http(pairs, body).ok().filter(|_| is_event);
         return Outcome::Done(reply.and_then(|mut events| events.pop()).map(Box::new));
     }
-    let said = String::from_utf8_lossy(&body);
+    let said = String::from_utf8_lossy(body);
     let said: String = said.trim().chars().filter(|c| !c.is_control()).take(SHOWN).collect();
     let error = format!("POST {uri}: {status} {said}").trim_end().to_owned();
     Outcome::Failed { error, again: again(status), after: after.unwrap_or_default().min(MAX_PAUSE) }

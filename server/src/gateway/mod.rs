@@ -18,6 +18,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Body;
 
 use crate::app::App;
+use crate::driver::front;
 use crate::live::Function;
 use crate::problem::Error;
 use crate::runs::{self, Finished, Invocation};
@@ -84,6 +85,9 @@ where
             let endpoint = Arc::clone(&found.endpoint);
             let answer = matched(&app, scheme, peer, request, found, function, trace).await;
             (Some(endpoint), answer)
+        }
+        Ok(None) if front::named(request.uri().path()).is_some() => {
+            (None, front::forward(&app, request).await)
         }
         Ok(None) => (None, Ok(response::json(StatusCode::NOT_FOUND, NOTHING))),
         Err(error) => (None, Err(error)),

@@ -128,7 +128,8 @@ pub(super) async fn base_image(app: &Arc<App>, job: &Job) -> Result<JobEnd> {
 /// Gets a container image.
 async fn pull(app: &App, entity: &Entity, base: &BaseImage) -> Result<Base, BuildError> {
     let log = BuildLog::create(app, &entity.id).map_err(BuildError::Failed)?;
-    let credentials = credentials(app, entity, base).await?;
+    let credentials =
+        credentials(app, &entity.org, &base.docker_url, &base.registry_secret).await?;
     let request = PullRequest {
         organization: entity.org.clone(),
         reference: base.docker_url.clone(),
@@ -154,16 +155,16 @@ async fn pull(app: &App, entity: &Entity, base: &BaseImage) -> Result<Base, Buil
 }
 
 /// Who asks the registry, where a secret says it.
-async fn credentials(
+pub(crate) async fn credentials(
     app: &App,
-    entity: &Entity,
-    base: &BaseImage,
+    org: &str,
+    reference: &str,
+    name: &str,
 ) -> Result<Option<Credentials>, BuildError> {
-    let name = &base.registry_secret;
     if name.is_empty() {
         return Ok(None);
     }
-    let secret = app.store.get(Kind::Secret, &entity.org, name).await;
+    let secret = app.store.get(Kind::Secret, org, name).await;
     let secret = secret.map_err(|error| BuildError::Failed(error.to_string()))?;
     let secret = secret.ok_or_else(|| {
         BuildError::Rejected(format!("the registry's secret {name} does not exist"))
@@ -171,7 +172,7 @@ async fn credentials(
     let mut values = crate::secret::open(app, &secret)
         .map_err(|error| BuildError::Failed(format!("the secret {name}: {error}")))?;
     if let Some(text) = values.get(".dockerconfigjson") {
-        return Credentials::for_image(text, &base.docker_url)
+        return Credentials::for_image(text, reference)
             .map_err(|why| BuildError::Rejected(format!("the secret {name}: {why}")));
     }
     match (values.remove("username"), values.remove("password")) {

@@ -1,6 +1,6 @@
 //! Work that is done later or again: durable jobs, claimed with leases, each safe to do twice.
 
-mod build;
+pub(crate) mod build;
 mod retention;
 mod run;
 mod schedule;
@@ -13,9 +13,9 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinSet;
 
 use crate::app::App;
-use crate::event;
 use crate::resource::now;
 use crate::store::{self, Job, JobEnd};
+use crate::{driver, event};
 
 /// Resolves a base image.
 pub const BASE_IMAGE: &str = "base_image";
@@ -53,6 +53,7 @@ pub async fn start(app: &Arc<App>) -> Result<Vec<BoxFuture<'static, ()>>, store:
         Box::pin(work(Arc::clone(app), &[BASE_IMAGE, IMAGE, FUNCTION], BUILDERS)),
         Box::pin(work(Arc::clone(app), &[RUN], app.config.async_concurrency)),
         Box::pin(event::dispatch(Arc::clone(app))),
+        Box::pin(driver::supervise(Arc::clone(app))),
         Box::pin(work(Arc::clone(app), &[SCHEDULE], TICKERS)),
         Box::pin(retention::keep(Arc::clone(app))),
     ])

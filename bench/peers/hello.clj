@@ -1,4 +1,0 @@
-(ns hello)
-
-(defn handle [_ {:keys [name place]}]
-  {:myField (str "Hello, " name " from " place)})

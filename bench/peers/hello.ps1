@@ -1,3 +1,0 @@
-function handle($context, $payload) {
-    @{ myField = "Hello, $($payload.name) from $($payload.place)" }
-}

@@ -1,3 +1,0 @@
-def handle(context, payload)
-  { myField: "Hello, #{payload['name']} from #{payload['place']}" }
-end
