@@ -346,11 +346,12 @@ impl Client {
         answer(self.send(self.request(Method::POST, url).json(&body)).await?).await
     }
 
-    /// Reads the build log of an image; with `follow` as it grows, until the build has ended.
+    /// Reads the log of a resource that has one: of the build of an image, of an event driver. With
+    /// `follow` as it grows, until the build has ended or the driver is gone.
     ///
     /// # Errors
     /// Like all requests.
-    pub async fn build_log<T: Resource>(&self, name: &str, follow: bool) -> Result<Text> {
+    pub async fn log<T: Resource>(&self, name: &str, follow: bool) -> Result<Text> {
         validate::path_name(validate::path_field(T::KIND), "path", name)?;
         let query: &[_] = if follow { &[("follow", "true".to_owned())] } else { &[] };
         let url = self.url(&[T::PATH, name, "logs"], query);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod create;
+mod driver;
 mod event;
 mod get;
 mod global;
@@ -14,6 +15,7 @@ pub use create::{
     Create, CreateBaseImage, CreateEndpoint, CreateFunction, CreateImage, CreateSecret, Egress,
     FunctionSettings, ImageSettings, Update,
 };
+pub use driver::{CreateDriver, CreateDriverType, Log, Set};
 pub use event::{
     CreateSubscription, Emit, Filters, GetDelivery, GetEvent, GetSubscription, RedriveDelivery,
     Replay, Spec, SubscriptionSettings, UpdateSubscription,
@@ -86,6 +88,12 @@ pub enum Command {
     Manage {
         #[command(subcommand)]
         noun: Option<Manage>,
+    },
+    /// Show the log of an event driver
+    #[command(alias = "logs")]
+    Log {
+        #[command(subcommand)]
+        noun: Option<Log>,
     },
     /// Try again what failed
     Redrive {
@@ -182,6 +190,12 @@ pub enum Noun {
     /// A subscription
     #[command(alias = "subscriptions")]
     Subscription(Named),
+    /// An event driver
+    #[command(name = "eventdriver", aliases = ["eventdrivers", "event-driver", "event-drivers"])]
+    EventDriver(Named),
+    /// A type of event drivers
+    #[command(name = "eventdrivertype", aliases = ["eventdrivertypes", "event-driver-type", "event-driver-types", "eventdriver-types", "eventdriver-type"])]
+    EventDriverType(Named),
 }
 
 /// The name of a resource.

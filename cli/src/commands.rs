@@ -1,9 +1,11 @@
 //! What the verbs do.
 
 use dispatch_api::client::Client;
-use dispatch_api::{BaseImage, Endpoint, Function, Image, Schedule, Secret, Subscription};
+use dispatch_api::{
+    BaseImage, Driver, DriverType, Endpoint, Function, Image, Schedule, Secret, Subscription,
+};
 
-use crate::args::{Cli, Command, Delete, Manage, Noun, Redrive, Rollback};
+use crate::args::{Cli, Command, Delete, Log, Manage, Noun, Redrive, Rollback};
 use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::{output, usage};
@@ -13,6 +15,7 @@ mod check;
 mod context;
 mod create;
 mod delete;
+mod driver;
 mod edit;
 mod emit;
 mod event;
@@ -46,6 +49,7 @@ pub fn run(cli: Cli) -> Result {
         Command::Get { noun: None } => return usage::help(&["get"]),
         Command::Edit { noun: None, .. } => return usage::help(&["edit"]),
         Command::Manage { noun: None } => return usage::help(&["manage"]),
+        Command::Log { noun: None } => return usage::help(&["log"]),
         Command::Redrive { noun: None } => return usage::help(&["redrive"]),
         Command::Rollback { noun: None } => return usage::help(&["rollback"]),
         Command::Create(verb) if verb.noun.is_none() && verb.file.file.is_none() => {
@@ -129,6 +133,9 @@ async fn talk(session: &Session, command: Command) -> Result {
             let text = format!("Rolled back function: {name} to revision {number}");
             output::done(&text, &function, &session.settings)
         }
+        Command::Log { noun: Some(Log::Driver { name, follow }) } => {
+            get::log::<Driver>(session, &name, follow).await
+        }
         Command::Manage { noun: Some(Manage::Gc { dry_run, older_than }) } => {
             gc::run(session, dry_run, older_than).await
         }
@@ -161,6 +168,8 @@ macro_rules! for_noun {
             Noun::Endpoint(named) => $function::<Endpoint>($($argument,)* &named.name).await,
             Noun::Schedule(named) => $function::<Schedule>($($argument,)* &named.name).await,
             Noun::Subscription(named) => $function::<Subscription>($($argument,)* &named.name).await,
+            Noun::EventDriver(named) => $function::<Driver>($($argument,)* &named.name).await,
+            Noun::EventDriverType(named) => $function::<DriverType>($($argument,)* &named.name).await,
             Noun::Api(named) => {
                 $function::<dispatch_api::client::Api>($($argument,)* &named.name).await
             }

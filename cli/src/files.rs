@@ -4,7 +4,9 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use dispatch_api::client::{Api, Resource};
-use dispatch_api::{BaseImage, Endpoint, Function, Image, Schedule, Secret, Subscription, wire};
+use dispatch_api::{
+    BaseImage, Driver, DriverType, Endpoint, Function, Image, Schedule, Secret, Subscription, wire,
+};
 use serde_json::Value;
 use url::Url;
 
@@ -17,7 +19,8 @@ use crate::pack;
 use crate::tree::Tree;
 
 /// The kinds that files can hold.
-const KINDS: &str = "API, BaseImage, Endpoint, Function, Image, Schedule, Secret or Subscription";
+const KINDS: &str = "API, BaseImage, Driver, DriverType, Endpoint, Function, Image, Schedule, Secret or \
+                     Subscription";
 const FETCH: Duration = Duration::from_secs(60);
 
 /// A resource from a file.
@@ -30,6 +33,8 @@ pub enum Document {
     Api(Api),
     Schedule(Box<Schedule>),
     Subscription(Box<Subscription>),
+    Driver(Box<Driver>),
+    DriverType(DriverType),
 }
 
 /// A file that has been read, and where the files it names are.
@@ -179,6 +184,8 @@ fn document(members: &serde_json::Map<String, Value>, text: &str, place: &str) -
         "Endpoint" => Document::Endpoint(decode(text, place)?),
         "Schedule" => Document::Schedule(Box::new(decode(text, place)?)),
         "API" => Document::Api(decode(text, place)?),
+        "Driver" => Document::Driver(Box::new(decode(text, place)?)),
+        "DriverType" => Document::DriverType(decode(text, place)?),
         "Subscription" => Document::Subscription(Box::new(decode(text, place)?)),
         "" => return Err(Error::local(format!("{place} has no kind: it must be {KINDS}"))),
         other => {
@@ -255,8 +262,8 @@ mod tests {
             let source = Source::text("f.yaml", text.to_owned(), "");
             source.documents().err().unwrap().to_string()
         };
-        let text = error("kind: Image\nname: i\nbaseImageName: b\n---\nkind: Driver\nname: d\n");
-        assert!(text.starts_with("document 2 of f.yaml has the unknown kind Driver"), "{text}");
+        let text = error("kind: Image\nname: i\nbaseImageName: b\n---\nkind: Policy\nname: d\n");
+        assert!(text.starts_with("document 2 of f.yaml has the unknown kind Policy"), "{text}");
         assert!(error("name: x\n").contains("has no kind"));
         let text = error("kind: Function\nname: [x]\n");
         assert!(text.starts_with("Error decoding Function document 1 of f.yaml"), "{text}");

@@ -1,10 +1,11 @@
 //! The nouns: their words, tables and models.
 
 use dispatch_api::client::{Api, Resource};
+use dispatch_api::driver::Setting;
 use dispatch_api::scale::{Change, Scale};
 use dispatch_api::{
-    BaseImage, Destination, Egress, EgressPolicy, Endpoint, Function, Image, Revision, Run,
-    Schedule, Secret, Status, Subscription, run,
+    BaseImage, Destination, Driver, DriverType, Egress, EgressPolicy, Endpoint, Function, Image,
+    Revision, Run, Schedule, Secret, Status, Subscription, run,
 };
 use jiff::Timestamp;
 
@@ -16,6 +17,8 @@ use crate::table::Layout;
 pub trait Noun: Resource + Show {
     /// Its word in messages: `Created base image: NAME`.
     const WORD: &'static str;
+    /// Its word once it is deleted.
+    const DELETED: &'static str = Self::WORD;
     /// Its word in commands: `dispatch get base-image`.
     const COMMAND: &'static str = Self::WORD;
     /// Its member in the summary of `--json` with a file.
@@ -49,6 +52,20 @@ nouns! {
     Api, "api", "api", "api";
     Schedule, "schedule", "schedule", "schedules";
     Subscription, "subscription", "subscription", "subscriptions";
+}
+
+impl Noun for Driver {
+    const WORD: &'static str = "event driver";
+    const DELETED: &'static str = "drivers";
+    const COMMAND: &'static str = "eventdriver";
+    const SUMMARY: &'static str = "drivers";
+}
+
+impl Noun for DriverType {
+    const WORD: &'static str = "event driver type";
+    const DELETED: &'static str = "driver types";
+    const COMMAND: &'static str = "eventdrivertype";
+    const SUMMARY: &'static str = "driverTypes";
 }
 
 macro_rules! built {
@@ -217,6 +234,54 @@ impl Show for Subscription {
         let to = if self.uri.is_empty() { &self.function } else { &self.uri };
         let (event_type, status) = (self.event_type.clone(), self.status.to_string());
         vec![self.name.clone(), event_type, to.clone(), status, date(self.created_time)]
+    }
+}
+
+impl Show for Driver {
+    const MODEL: &'static str = r#"{"config": [{"key": "", "value": ""}], "created-time": 0,
+        "expose": false, "kind": "", "modified-time": 0, "name": "", "reason": [""],
+        "secrets": [""], "status": "", "tags": [{"key": "", "value": ""}], "type": "", "url": "",
+        "memory": 0, "cpu": 0, "egress": "", "egressallow": [""],
+        "links": [{"listen": 0, "to": ""}]}"#;
+    const COLUMNS: &'static [&'static str] =
+        &["Name", "Type", "Status", "Secrets", "Config", "URL", "Reason"];
+    const LAYOUT: Layout = Layout::LinedVerbatim;
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cells(&self, settings: &Settings) -> Vec<String> {
+        let pair = |setting: &Setting| match setting.value.as_str() {
+            "" => setting.key.clone(),
+            value => format!("{}={value}", setting.key),
+        };
+        let config: Vec<_> = self.config.iter().map(pair).collect();
+        vec![
+            self.name.clone(),
+            self.driver_type.clone(),
+            self.status.to_string(),
+            self.secrets.join(","),
+            config.join("\n"),
+            self.url.replace("0.0.0.0", &settings.host),
+            self.reason.join(", "),
+        ]
+    }
+}
+
+impl Show for DriverType {
+    const MODEL: &'static str = r#"{"config": [{"key": "", "value": ""}], "created-time": 0,
+        "expose": false, "image": "", "kind": "", "modified-time": 0, "name": "",
+        "tags": [{"key": "", "value": ""}], "registrysecret": "", "builtin": false}"#;
+    const COLUMNS: &'static [&'static str] = &["Name", "Image", "Expose"];
+    const LAYOUT: Layout = Layout::Lined;
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cells(&self, _: &Settings) -> Vec<String> {
+        vec![self.name.clone(), self.image.clone(), self.expose.to_string()]
     }
 }
 

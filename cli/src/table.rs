@@ -18,6 +18,8 @@ pub enum Layout {
     Lined,
     /// Cells are broken at their own line ends only.
     Verbatim,
+    /// The same, and a line stands under each row.
+    LinedVerbatim,
 }
 
 /// The width beyond which a cell is wrapped, unless a word is longer.
@@ -48,7 +50,9 @@ impl Table {
         for (at, cell) in cells.iter().enumerate() {
             self.measure(at, cell);
             let lines: Vec<String> = match self.layout {
-                Layout::Verbatim => cell.split('\n').map(str::to_owned).collect(),
+                Layout::Verbatim | Layout::LinedVerbatim => {
+                    cell.split('\n').map(str::to_owned).collect()
+                }
                 Layout::Plain | Layout::Lined => wrap(cell, self.widths[at]),
             };
             let widest = lines.iter().map(|line| width(line)).max().unwrap_or(0);
@@ -75,7 +79,7 @@ impl Table {
             Layout::Plain | Layout::Verbatim => {
                 "-".repeat(self.widths.iter().map(|width| width + 2).sum())
             }
-            Layout::Lined => {
+            Layout::Lined | Layout::LinedVerbatim => {
                 "-".repeat(1 + self.widths.iter().map(|width| width + 3).sum::<usize>())
             }
         } + "\n";
@@ -100,7 +104,7 @@ impl Table {
                 let cells: Vec<String> = row.iter().zip(&self.widths).map(cell).collect();
                 text += &format!(" {} \n", cells.join("|"));
             }
-            if self.layout == Layout::Lined {
+            if matches!(self.layout, Layout::Lined | Layout::LinedVerbatim) {
                 text += &line;
             }
         }

@@ -235,3 +235,69 @@ fn a_driver_in_a_container_image_speaks_as_the_old_ones_did() {
     assert_eq!(request(s.port, "DELETE", "/v1/event/drivers/x", None).unwrap().0, 200);
     assert_eq!(s.stop(), Some(0));
 }
+
+#[test]
+fn the_command_line_knows_drivers_as_it_always_did() {
+    let mut s = Server::start();
+    let done = |args: &[&str]| s.dispatch(args);
+    let image = "127.0.0.1:1/missing:1";
+    let made = done(&["create", "eventdrivertype", "slow", image, "--set", "level=1"]).ok();
+    assert_eq!(made, "Created event driver type: slow\n");
+    let types = done(&["get", "event-driver-types"]).ok();
+    let head = types.lines().next().unwrap();
+    assert_eq!(head.split('|').map(str::trim).collect::<Vec<_>>(), ["NAME", "IMAGE", "EXPOSE"]);
+    for built_in in ["ticker", "webhook", "cloudevents"] {
+        assert!(types.contains(&format!("builtin:{built_in}")), "{types}");
+    }
+    let made = done(&[
+        "create",
+        "eventdriver",
+        "slow",
+        "--name",
+        "t1",
+        "--set",
+        "seconds=2",
+        "-s",
+        "quiet",
+    ]);
+    assert_eq!(made.ok(), "Created event driver: t1\n");
+    let table = done(&["get", "eventdriver", "t1"]).ok();
+    assert!(table.contains("seconds=2") && table.contains("CREATING"), "{table}");
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[1], lines[lines.len() - 1], "a line under each row: {table}");
+    until("it is in ERROR", || done(&["get", "eventdriver", "t1"]).ok().contains("ERROR"));
+    let error = done(&["create", "eventdriver", "slow", "--name", "T1"]).fails();
+    assert!(error.contains("[Code: 605] name should start with lower case letter"), "{error}");
+    let error = done(&["create", "eventdriver", "nope", "--name", "n1"]).fails();
+    assert_eq!(
+        error.trim(),
+        "[Code: 400] bad request when processing event driver n1: driver type nope does not exist"
+    );
+    let error = done(&["create", "eventdriver", "ticker", "--set", "second=1"]).fails();
+    assert!(error.contains("no key \"second\""), "{error}");
+    let named = done(&["create", "eventdriver", "ticker", "--set", "seconds=1"]).ok();
+    let name = named.trim().strip_prefix("Created event driver: ").unwrap().to_owned();
+    until("it has a log", || {
+        done(&["logs", "driver", &name]).ok().contains(&format!("driver {name} of type ticker"))
+    });
+    let file = "kind: DriverType\nname: clock\nimage: kars7e/timer:latest\n---\nkind: Driver\n\
+                name: d\ntype: clock\nconfig:\n- key: seconds\n  value: 2\nsecrets:\ntags:\n";
+    let path = s.file("drivers.yaml", file);
+    assert_eq!(
+        done(&["create", "-f", &path]).ok(),
+        "Created DriverType: clock\nCreated Driver: d\n"
+    );
+    let path = s.file("drivers.yaml", &file.replace("value: 2", "value: '5'"));
+    assert_eq!(
+        done(&["update", "-f", &path]).ok(),
+        "Updated DriverType: clock\nUpdated Driver: d\n"
+    );
+    until("it is READY", || {
+        done(&["get", "eventdriver", "d", "-o", "json"]).json()["status"] == "READY"
+    });
+    let shown = done(&["get", "eventdriver", "d", "-o", "json"]).json();
+    assert_eq!(shown["config"][0]["value"], "5");
+    assert_eq!(done(&["delete", "eventdriver", "t1"]).ok(), "Deleted drivers: t1\n");
+    assert_eq!(done(&["delete", "event-driver-type", "slow"]).ok(), "Deleted driver types: slow\n");
+    assert_eq!(s.stop(), Some(0));
+}

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{CreateSchedule, CreateSubscription, SeedImages, UpdateSchedule, UpdateSubscription};
+use super::{
+    CreateDriver, CreateDriverType, CreateSchedule, CreateSubscription, SeedImages, UpdateSchedule,
+    UpdateSubscription,
+};
 
 /// What can be created.
 #[derive(Debug, Subcommand)]
@@ -33,6 +36,12 @@ pub enum Create {
     /// Create a subscription: events of some types are delivered to a function or a URL
     #[command(alias = "subscriptions")]
     Subscription(Box<CreateSubscription>),
+    /// Create an event driver: a program that brings events in or takes them out
+    #[command(name = "eventdriver", aliases = ["eventdrivers", "event-driver", "event-drivers"])]
+    EventDriver(Box<CreateDriver>),
+    /// Create a type of event drivers
+    #[command(name = "eventdrivertype", aliases = ["eventdrivertypes", "event-driver-type", "event-driver-types", "eventdriver-types", "eventdriver-type"])]
+    EventDriverType(CreateDriverType),
     /// Create the base images and images to start with
     #[command(alias = "seed")]
     SeedImages(SeedImages),

@@ -34,6 +34,12 @@ pub enum Get {
     /// Subscriptions
     #[command(alias = "subscriptions")]
     Subscription(GetSubscription),
+    /// Event drivers
+    #[command(name = "eventdriver", aliases = ["eventdrivers", "event-driver", "event-drivers"])]
+    EventDriver(GetNamed),
+    /// Types of event drivers
+    #[command(name = "eventdrivertype", aliases = ["eventdrivertypes", "event-driver-type", "event-driver-types", "eventdriver-types", "eventdriver-type"])]
+    EventDriverType(GetNamed),
     /// Events that were accepted, the newest first
     #[command(alias = "events")]
     Event(GetEvent),

@@ -4,8 +4,6 @@ use std::fs::{self, File};
 use std::io::Seek as _;
 use std::path::{Path, PathBuf};
 
-use dispatch_api::BaseImage;
-
 use super::Session;
 use crate::error::{Error, Result, file_cause};
 
@@ -13,18 +11,18 @@ use crate::error::{Error, Result, file_cause};
 const FILE: &str = "oci:";
 const GIVEN: &str = "oci:sha256:";
 
-/// Gives the server the file that a base image names, and names it as the server does. `place`
+/// Gives the server the file that a reference to an image names, and names it as the server does. `place`
 /// says where a path leads.
 ///
 /// # Errors
 /// The file cannot be read, or the server does not take it.
 pub async fn give(
     session: &Session,
-    image: &mut BaseImage,
+    image: &mut String,
     place: impl FnOnce(&str) -> Result<PathBuf>,
 ) -> Result {
-    let Some(path) = image.docker_url.strip_prefix(FILE) else { return Ok(()) };
-    if image.docker_url.starts_with(GIVEN) {
+    let Some(path) = image.strip_prefix(FILE) else { return Ok(()) };
+    if image.starts_with(GIVEN) {
         return Ok(());
     }
     let path = place(path)?;
@@ -37,7 +35,7 @@ pub async fn give(
         File::open(&path).map_err(failed)?
     };
     let given = session.client.give_image(file).await?;
-    image.docker_url = given.reference;
+    *image = given.reference;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use dispatch_api::{
     SystemDependencies, Tag, tag,
 };
 
-use super::{Session, file, schedule, subscription, wait};
+use super::{Session, driver, file, schedule, subscription, wait};
 use crate::args::{
     Create, CreateBaseImage, CreateEndpoint, CreateFunction, CreateImage, CreateSecret, Egress,
     Format, FunctionSettings, ImageSettings,
@@ -27,7 +27,7 @@ pub async fn run(session: &Session, noun: Create) -> Result {
         Create::BaseImage(args) => {
             let wait = args.wait;
             let mut image = base_image(args);
-            super::archive::give(session, &mut image, |path| Ok(path.into())).await?;
+            super::archive::give(session, &mut image.docker_url, |path| Ok(path.into())).await?;
             let created = session.client.create(&image).await?;
             built(session, "Created", created, wait).await
         }
@@ -53,6 +53,10 @@ pub async fn run(session: &Session, noun: Create) -> Result {
                 &created,
                 &session.settings,
             )
+        }
+        Create::EventDriver(args) => create(session, driver::new(*args)?).await,
+        Create::EventDriverType(args) => {
+            create(session, driver::new_type(session, args).await?).await
         }
         Create::SeedImages(seed) => {
             file::seed(session, file::Action::Create, seed.output_file.as_deref()).await
@@ -85,7 +89,8 @@ pub async fn built<T: Built>(session: &Session, done: &str, item: T, wait: bool)
     output::one(&wait::built(session, item).await?, settings)
 }
 
-fn tags(application: Option<String>) -> Vec<Tag> {
+/// The tags of what belongs to an application.
+pub fn tags(application: Option<String>) -> Vec<Tag> {
     let tag = |value| Tag { key: tag::APPLICATION.to_owned(), value };
     application.filter(|name| !name.is_empty()).map(tag).into_iter().collect()
 }
@@ -221,7 +226,11 @@ pub fn function_settings(function: &mut Function, settings: FunctionSettings) ->
     Ok(())
 }
 
-fn link(text: &str) -> Result<Link> {
+/// A link from `PORT=HOST:PORT`.
+///
+/// # Errors
+/// It is none.
+pub fn link(text: &str) -> Result<Link> {
     let parts = text.split_once('=').and_then(|(port, to)| Some((port.parse().ok()?, to)));
     let (listen, to) = parts.ok_or_else(|| {
         Error::local(format!("invalid argument {text:?} for \"--link\": use PORT=HOST:PORT"))

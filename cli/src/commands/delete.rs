@@ -1,8 +1,8 @@
 //! `dispatch delete`.
 
 use super::{
-    BaseImage, Endpoint, Function, Image, Noun, Result, Schedule, Secret, Session, Subscription,
-    for_noun,
+    BaseImage, Driver, DriverType, Endpoint, Function, Image, Noun, Result, Schedule, Secret,
+    Session, Subscription, for_noun,
 };
 use crate::args::Format;
 use crate::nouns;
@@ -20,7 +20,7 @@ pub async fn run(session: &Session, noun: &Noun) -> Result {
 async fn one<T: nouns::Noun>(session: &Session, name: &str) -> Result {
     let (deleted, settings) = (session.client.delete::<T>(name).await?, &session.settings);
     let label = deleted.as_ref().map_or(name, |deleted| deleted.name());
-    let message = format!("Deleted {}: {label}", T::WORD);
+    let message = format!("Deleted {}: {label}", T::DELETED);
     match (&deleted, settings.format) {
         (Some(deleted), _) => output::done(&message, deleted, settings),
         (None, Format::Table) => output::line(&message),

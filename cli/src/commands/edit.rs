@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{
-    BaseImage, Endpoint, Function, Image, Noun, Result, Schedule, Secret, Session, Subscription,
-    for_noun,
+    BaseImage, Driver, DriverType, Endpoint, Function, Image, Noun, Result, Schedule, Secret,
+    Session, Subscription, for_noun,
 };
 use crate::commands::file::{self, Action};
 use crate::error::{Error, file_cause};

@@ -95,7 +95,8 @@ pub async fn work(session: &Session, action: Action, source: &Source) -> Result 
         match document {
             Document::BaseImage(mut base_image) => {
                 if action != Action::Delete {
-                    archive::give(session, &mut base_image, |path| source.path(path)).await?;
+                    archive::give(session, &mut base_image.docker_url, |path| source.path(path))
+                        .await?;
                 }
                 work.act(base_image).await?;
             }
@@ -111,6 +112,14 @@ pub async fn work(session: &Session, action: Action, source: &Source) -> Result 
             Document::Api(api) => work.act(api).await?,
             Document::Schedule(schedule) => work.act(*schedule).await?,
             Document::Subscription(subscription) => work.act(*subscription).await?,
+            Document::Driver(driver) => work.act(*driver).await?,
+            Document::DriverType(mut driver_type) => {
+                if matches!(action, Action::Create | Action::Update | Action::Apply) {
+                    archive::give(session, &mut driver_type.image, |path| source.path(path))
+                        .await?;
+                }
+                work.act(driver_type).await?;
+            }
         }
     }
     if session.settings.json {

@@ -2,7 +2,8 @@
 
 use dispatch_api::client::{Api, RunFilter};
 use dispatch_api::{
-    BaseImage, Egress, Endpoint, Function, Image, Run, Scale, Schedule, Secret, Subscription,
+    BaseImage, Driver, DriverType, Egress, Endpoint, Function, Image, Run, Scale, Schedule, Secret,
+    Subscription,
 };
 
 use super::{Session, event, watch};
@@ -42,6 +43,8 @@ pub async fn run(session: &Session, noun: Get) -> Result {
             Some(name) => event::progress(session, name).await,
             None => resources::<Subscription>(session, &args.named).await,
         },
+        Get::EventDriver(named) => resources::<Driver>(session, &named).await,
+        Get::EventDriverType(named) => resources::<DriverType>(session, &named).await,
         Get::Event(args) => event::log(session, &args).await,
         Get::Delivery(args) => event::deliveries(session, args).await,
         Get::Endpoint(endpoint) => endpoints::<Endpoint>(session, &endpoint, |it| it).await,
@@ -76,10 +79,18 @@ async fn filtered<T: Noun>(
 }
 
 async fn images<T: Noun>(session: &Session, image: &GetBuilt) -> Result {
-    let Some(name) = image.named.name.as_ref().filter(|_| image.logs) else {
-        return resources::<T>(session, &image.named).await;
-    };
-    let mut logs = session.client.build_log::<T>(name, image.follow).await?;
+    match image.named.name.as_ref().filter(|_| image.logs) {
+        Some(name) => log::<T>(session, name, image.follow).await,
+        None => resources::<T>(session, &image.named).await,
+    }
+}
+
+/// Shows the log of a resource.
+///
+/// # Errors
+/// What the server says.
+pub async fn log<T: Noun>(session: &Session, name: &str, follow: bool) -> Result {
+    let mut logs = session.client.log::<T>(name, follow).await?;
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
     while let Some(bytes) = logs.next().await? {
         if terminal {

@@ -27,7 +27,7 @@ pub async fn built<T: Built>(session: &Session, mut item: T) -> Result<T> {
     let mut log = None;
     let has_log = matches!(T::KIND, Kind::Image | Kind::BaseImage);
     if has_log && output::on_terminal() {
-        log = session.client.build_log::<T>(&name, true).await.ok();
+        log = session.client.log::<T>(&name, true).await.ok();
     }
     let mut pace = tokio::time::interval(PACE);
     let mut tail = String::new();

@@ -91,11 +91,11 @@ fn the_first_error_stops() {
     let error = fake.dispatch(&["create", "-f", "nope.yaml"]).fails();
     assert_eq!(error, "Error reading file nope.yaml: open nope.yaml: no such file or directory\n");
     // Nothing is done when a later document cannot be understood.
-    fake.file("bad.yaml", "kind: Image\nname: i\nbaseImageName: b\n---\nkind: Driver\nname: d\n");
+    fake.file("bad.yaml", "kind: Image\nname: i\nbaseImageName: b\n---\nkind: Policy\nname: d\n");
     let done = fake.dispatch(&["create", "-f", "bad.yaml"]);
     assert_eq!(done.out, "");
-    let wanted = "document 2 of bad.yaml has the unknown kind Driver: it must be API, BaseImage, \
-                  Endpoint, Function, Image, Schedule, Secret or Subscription\n";
+    let wanted = "document 2 of bad.yaml has the unknown kind Policy: it must be API, BaseImage, Driver, \
+                  DriverType, Endpoint, Function, Image, Schedule, Secret or Subscription\n";
     assert_eq!(done.fails(), wanted);
 }
 
