@@ -8,6 +8,7 @@ import os
 import sys
 from _socket import socket
 from _struct import Struct
+from time import monotonic
 
 from __main__ import HERE, beside
 
@@ -20,6 +21,11 @@ except ImportError:
     from json.encoder import JSONEncoder
     make_encoder = None
 
+try:
+    from fcntl import ioctl
+except ImportError:
+    ioctl = None
+
 HELLO = b'{"type":"hello","protocol":1}'
 PONG = b'{"type":"pong"}'
 FAILED = b'{"type":"failed"}'
@@ -27,6 +33,8 @@ MAX_BODY = 1024 * 1024
 MAX_TRACE = 200
 MAX_MESSAGE = 16 * 1024
 PREFIX = Struct(">II")
+FIONREAD = 0x541B
+NONE, COUNTS = bytes(4), (bytearray(4), bytearray(4))
 # Where the process started with them, whatever a handler puts in their place.
 OUT, ERR = sys.stdout, sys.stderr
 
@@ -128,18 +136,19 @@ class Channel:
             with self.lock:
                 self.socket.sendall(frame)
 
-    def send_result(self, call, body):
+    def send_result(self, call, body, wrote=b""):
         if len(body) <= MAX_BODY:
-            return self.send(b'{"type":"end","id":%d}' % call, body)
+            return self.send(b'{"type":"end","id":%d%s}' % (call, wrote), body)
         kind, view = b"head", memoryview(body)
         for at in range(0, len(body), MAX_BODY):
             if len(body) - at <= MAX_BODY:
                 kind = b"end"
-            self.send(b'{"type":"%s","id":%d}' % (kind, call), view[at : at + MAX_BODY])
+            more = wrote if kind == b"end" else b""
+            self.send(b'{"type":"%s","id":%d%s}' % (kind, call, more), view[at : at + MAX_BODY])
             kind = b"chunk"
 
-    def send_error(self, call, fault):
-        self.send(b'{"type":"error","id":%d}' % call, to_bytes(fault))
+    def send_error(self, call, fault, wrote=b""):
+        self.send(b'{"type":"error","id":%d%s}' % (call, wrote), to_bytes(fault))
 
     def fill(self, flags=0):
         """Reads what is there. False at the end of the stream."""
@@ -187,7 +196,7 @@ class Calls:
         self.partial = {}
 
     def add(self, header, body):
-        """A complete call as (id, context, payload), both JSON bytes, or None."""
+        """A complete call as (id, context, payload, by), two of them JSON bytes, or None."""
         kind, call = header["type"], header["id"]
         if kind == "call":
             if not header.get("more"):
@@ -204,7 +213,7 @@ class Calls:
     @staticmethod
     def split(header, body):
         size = header["context_len"]
-        return header["id"], body[:size], body[size:]
+        return header["id"], body[:size], body[size:], header.get("by")
 
 
 class LoadError(Exception):
@@ -334,9 +343,23 @@ def flush():
             pass
 
 
-def serve(channel, function, limit):
+def unread(ioctl=ioctl):
+    """Whether something may be in the pipes that the supervisor has not read."""
+    try:
+        for fd, count in zip((1, 2), COUNTS):
+            ioctl(fd, FIONREAD, count)
+            if count != NONE:
+                return True
+    except Exception:
+        return True
+    return False
+
+
+def serve(channel, function, limit, clock=monotonic):
     """One call at a time, without an event loop unless the handler returns an awaitable."""
     calls = Calls()
+    # Whether the call before left something in the pipes.
+    dirty = False
     while True:
         frame = channel.read()
         if frame is None:
@@ -349,7 +372,12 @@ def serve(channel, function, limit):
         complete = calls.add(header, body)
         if complete is None:
             continue
-        call, context, payload = complete
+        call, context, payload, by = complete
+        if by and (dirty or clock() * 1e6 >= by):
+            # It was sent while another one ran. Now nobody could tell whose output is whose, or it may
+            # have been given to another worker.
+            channel.send(b'{"type":"declined","id":%d}' % call)
+            continue
         try:
             result = function(parse(context, "context"), parse(payload, "payload"))
             if hasattr(result, "__await__"):
@@ -359,10 +387,12 @@ def serve(channel, function, limit):
             fault = call_fault(error)
         result = complete = context = payload = None
         flush()
+        dirty = by is not None and unread()
+        wrote = b',"wrote":true' if dirty else b""
         if fault is None:
-            channel.send_result(call, body)
+            channel.send_result(call, body, wrote)
         else:
-            channel.send_error(call, fault)
+            channel.send_error(call, fault, wrote)
 
 
 def await_here(awaitable):
@@ -423,7 +453,9 @@ def main():
         zygote = beside("zygote")
         reason = zygote.reason_not_to_fork(channel)
     if zygote is None or reason is not None:
-        channel.send(to_bytes({"type": "ready", "handler": name, "not_forking": reason}))
+        ahead = overlap is None and ioctl is not None
+        ready = {"type": "ready", "handler": name, "not_forking": reason, "ahead": ahead}
+        channel.send(to_bytes(ready))
     else:
         channel.send(to_bytes({"type": "ready", "handler": name, "forks": True}))
         if zygote.serve(channel) is None:

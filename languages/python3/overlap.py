@@ -60,7 +60,8 @@ def serve(channel, function, limit, threads, logs):
         elif kind in ("call", "chunk", "end"):
             complete = calls.add(header, body)
             if complete is not None:
-                tasks[complete[0]] = running.create_task(run(*complete))
+                call, context, payload, _ = complete
+                tasks[call] = running.create_task(run(call, context, payload))
 
     def on_readable():
         try:

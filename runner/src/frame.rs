@@ -51,6 +51,10 @@ pub enum ToWorker {
         /// Whether `chunk` frames and an `end` follow.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         more: bool,
+        /// Microseconds of `CLOCK_MONOTONIC` from which on the call is to be declined instead of begun;
+        /// 0 for never. It says as well that `wrote` is wanted in its `end`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<u64>,
     },
     /// A further piece of a call.
     Chunk {
@@ -90,6 +94,9 @@ pub enum FromWorker {
         /// Why it does not, though it was asked to.
         #[serde(default)]
         not_forking: Option<String>,
+        /// Whether it may be sent calls while it runs one: see `by` of [`ToWorker::Call`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ahead: bool,
     },
     /// A worker was forked, or, with a negative number, could not be.
     Forked {
@@ -119,6 +126,14 @@ pub enum FromWorker {
     End {
         /// The call.
         id: u64,
+        /// Whether something may be unread in its pipes, which is then this call's.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        wrote: bool,
+    },
+    /// A call that was sent ahead was not begun, and will not be.
+    Declined {
+        /// The call.
+        id: u64,
     },
     /// The call failed; the body is a [`Fault`].
     Error {
@@ -127,6 +142,9 @@ pub enum FromWorker {
         /// Whether the worker ends now and can take no further calls.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         last: bool,
+        /// As that of `end`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        wrote: bool,
     },
     /// What a call wrote, where calls overlap; the body is the text.
     Log {
@@ -160,6 +178,26 @@ pub struct Fault {
     pub message: String,
     /// The language's own stack trace, line by line.
     pub stacktrace: Vec<String>,
+}
+
+/// A header of one of the two directions.
+pub trait Header: DeserializeOwned {
+    /// Reads the header that most frames have, where it is exactly that, without a reader of JSON.
+    fn usual(_json: &[u8]) -> Option<Self> {
+        None
+    }
+}
+
+impl Header for ToWorker {}
+
+impl Header for FromWorker {
+    fn usual(json: &[u8]) -> Option<FromWorker> {
+        let id = json.strip_prefix(br#"{"type":"end","id":"#)?.strip_suffix(b"}")?;
+        let plain =
+            id.iter().all(u8::is_ascii_digit) && (id.len() == 1 || id.first() != Some(&b'0'));
+        let id = std::str::from_utf8(id).ok().filter(|_| plain)?.parse().ok()?;
+        Some(FromWorker::End { id, wrote: false })
+    }
 }
 
 /// What makes bytes no frame.
@@ -205,6 +243,11 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Whether no bytes wait for the rest of their frame.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// The buffer to read into, with room for the rest of the frame that has begun or, between
     /// frames, for at least `room` bytes.
     pub fn spare(&mut self, room: usize) -> &mut BytesMut {
@@ -218,7 +261,7 @@ impl Decoder {
     }
 
     /// Takes the next complete frame. After an error the stream is lost.
-    pub fn decode<H: DeserializeOwned>(&mut self) -> Result<Option<(H, Bytes)>, Violation> {
+    pub fn decode<H: Header>(&mut self) -> Result<Option<(H, Bytes)>, Violation> {
         let Some((header_len, body_len)) = self.lengths() else { return Ok(None) };
         for (part, length, limit) in
             [("header", header_len, MAX_HEADER), ("body", body_len, MAX_BODY)]
@@ -230,8 +273,12 @@ impl Decoder {
         if self.buffer.len() < PREFIX + header_len + body_len {
             return Ok(None);
         }
-        let header = serde_json::from_slice(&self.buffer[PREFIX..PREFIX + header_len])
-            .map_err(|error| Violation::Header(error.to_string()))?;
+        let json = &self.buffer[PREFIX..PREFIX + header_len];
+        let header = match H::usual(json) {
+            Some(header) => header,
+            None => serde_json::from_slice(json)
+                .map_err(|error| Violation::Header(error.to_string()))?,
+        };
         self.buffer.advance(PREFIX + header_len);
         let body = if body_len <= COPIED {
             let copy = Bytes::copy_from_slice(&self.buffer[..body_len]);
@@ -259,9 +306,9 @@ mod tests {
         let stream = prop_oneof![Just(Stream::Stdout), Just(Stream::Stderr)];
         prop_oneof![
             any::<u32>().prop_map(|protocol| FromWorker::Hello { protocol }),
-            (".*", any::<bool>(), any::<Option<String>>()).prop_map(
-                |(handler, forks, not_forking)| {
-                    FromWorker::Ready { handler, forks, not_forking }
+            (".*", any::<bool>(), any::<Option<String>>(), any::<bool>()).prop_map(
+                |(handler, forks, not_forking, ahead)| {
+                    FromWorker::Ready { handler, forks, not_forking, ahead }
                 }
             ),
             any::<i32>().prop_map(|pid| FromWorker::Forked { pid }),
@@ -269,8 +316,10 @@ mod tests {
             Just(FromWorker::Failed),
             any::<u64>().prop_map(|id| FromWorker::Head { id }),
             any::<u64>().prop_map(|id| FromWorker::Chunk { id }),
-            any::<u64>().prop_map(|id| FromWorker::End { id }),
-            (any::<u64>(), any::<bool>()).prop_map(|(id, last)| FromWorker::Error { id, last }),
+            (any::<u64>(), any::<bool>()).prop_map(|(id, wrote)| FromWorker::End { id, wrote }),
+            any::<u64>().prop_map(|id| FromWorker::Declined { id }),
+            (any::<u64>(), any::<bool>(), any::<bool>())
+                .prop_map(|(id, last, wrote)| FromWorker::Error { id, last, wrote }),
             (any::<u64>(), stream).prop_map(|(id, stream)| FromWorker::Log { id, stream }),
             Just(FromWorker::Pong),
         ]
@@ -283,6 +332,7 @@ mod tests {
                 deadline_ms,
                 context_len,
                 more,
+                by: deadline_ms,
             },
         );
         let init = (".*", ".*", any::<usize>()).prop_map(|(source, handler, concurrency)| {
@@ -311,7 +361,7 @@ mod tests {
     }
 
     /// Feeds `bytes` in pieces of the given sizes and collects what comes out.
-    fn decode_all<H: DeserializeOwned>(bytes: &[u8], cuts: &[usize]) -> Vec<(H, Vec<u8>)> {
+    fn decode_all<H: Header>(bytes: &[u8], cuts: &[usize]) -> Vec<(H, Vec<u8>)> {
         let (mut decoder, mut frames, mut rest) = (Decoder::default(), Vec::new(), bytes);
         for cut in cuts.iter().copied().chain([usize::MAX]) {
             let (piece, after) = rest.split_at(cut.min(rest.len()));
@@ -383,6 +433,25 @@ mod tests {
         assert!(refused([unknown.len() as u32, 0], unknown).contains("unknown variant `halt`"));
         assert!(refused([3, 0], b"\xff\xfe\xfd").contains("not understood"));
         assert!(refused([0, 0], b"").contains("not understood"));
+    }
+
+    #[test]
+    fn the_usual_header_is_read_as_any_other() {
+        for json in [
+            r#"{"type":"end","id":0}"#,
+            r#"{"type":"end","id":18446744073709551615}"#,
+            r#"{"type":"end","id":18446744073709551616}"#,
+            r#"{"type":"end","id":01}"#,
+            r#"{"type":"end","id":+1}"#,
+            r#"{"type":"end","id":}"#,
+            r#"{"type":"end","id":1,"more":2}"#,
+            r#"{"id":1,"type":"end"}"#,
+        ] {
+            let read = serde_json::from_str::<FromWorker>(json).ok();
+            let usual = FromWorker::usual(json.as_bytes());
+            assert!(usual.is_none() || usual == read, "{json}");
+            assert_eq!(usual.is_some(), json.ends_with(":0}") || json.ends_with("615}"), "{json}");
+        }
     }
 
     #[test]

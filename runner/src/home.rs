@@ -42,13 +42,16 @@ struct Inner {
     /// Whether a home has more to do than its core can, while others have less.
     behind: Vec<AtomicBool>,
     next: AtomicUsize,
+    /// Whether the program has one core only.
+    alone: bool,
 }
 
 impl Homes {
     /// Homes numbered in this order.
     pub fn new(homes: Vec<Home>) -> Homes {
         let behind = homes.iter().map(|_| AtomicBool::new(false)).collect();
-        Homes(Arc::new(Inner { homes, behind, next: AtomicUsize::new(0) }))
+        let alone = cores().len() == 1;
+        Homes(Arc::new(Inner { homes, behind, next: AtomicUsize::new(0), alone }))
     }
 
     /// The home with this number.
@@ -72,6 +75,11 @@ impl Homes {
         if let Some(flag) = self.0.behind.get(number) {
             flag.store(behind, Ordering::Relaxed);
         }
+    }
+
+    /// Whether workers with short calls run where this home does.
+    pub fn shares_core(&self, number: usize) -> bool {
+        self.0.alone || self.core(number).is_some()
     }
 
     /// The core that a worker with short calls should share with this home.

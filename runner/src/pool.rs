@@ -37,6 +37,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// as two calls from afar.
 const VISITS: u8 = 3;
 
+/// Calls that a worker with short calls has at a time, all but the first of them waiting inside of it:
+/// it goes from one to the next without being fed in between.
+const AHEAD: usize = 8;
+
 /// Locks `mutex`, also after a panic elsewhere: no state here is ever left half-changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,9 +86,20 @@ struct Slot {
     home: Option<usize>,
     /// Calls in a row that came from other homes.
     visits: u8,
+    /// Whether its calls are so short that others from its home wait for it rather than take another
+    /// worker, which would have to share the core with it.
+    brisk: bool,
+    /// Whether it takes calls while it runs one.
+    ahead: bool,
 }
 
 impl Slot {
+    /// Calls that it takes at a time, where those that come from its home may wait inside of it or not.
+    fn places(&self, concurrency: usize, home: Option<usize>, wait: bool) -> usize {
+        let inside = wait && self.ahead && self.brisk && self.home == home;
+        if inside { AHEAD } else { concurrency }
+    }
+
     /// Counts a call from `here`, before it gets its place. Says where the worker is to move, if it
     /// is idle and called from elsewhere again and again.
     fn visit(&mut self, here: Option<usize>) -> Option<usize> {
@@ -101,7 +116,14 @@ impl Slot {
     }
 }
 
-type Waiter = oneshot::Sender<Result<Lease, Failure>>;
+type Answer = oneshot::Sender<Result<Lease, Failure>>;
+
+/// A call in the queue.
+struct Waiter {
+    answer: Answer,
+    /// The home it came from.
+    home: Option<usize>,
+}
 
 /// How a call gets its place.
 pub enum Entry {
@@ -129,20 +151,24 @@ impl Pool {
             return Ok(Entry::Closed);
         }
         let here = home::here();
-        if let Some(slot) = state.free(self.concurrency(), here) {
+        let settings = &self.revision.settings;
+        let lines_up = self.lines_up(&state, here) && state.queue.len() < settings.queue;
+        if !lines_up && let Some(slot) = state.free(self.concurrency(), here, self.waits(here)) {
             let home = slot.visit(here);
             let lease = self.lease(slot, Duration::ZERO, home);
             return Ok(Entry::Ready(lease));
         }
-        let settings = &self.revision.settings;
-        state.queue.retain(|waiter| !waiter.is_closed());
+        state.drop_closed();
         // A call for which a worker is about to start does not stand in line.
         let startable = settings.max_scale.max(1).saturating_sub(state.workers.len());
         if state.queue.len() >= settings.queue + startable * self.concurrency() {
             return Err(self.overloaded());
         }
         let (waiter, waiting) = oneshot::channel();
-        state.queue.push_back(waiter);
+        state.queue.push_back(Waiter { answer: waiter, home: here });
+        if lines_up {
+            return Ok(Entry::Waiting(waiting));
+        }
         let mut effects = Effects::default();
         self.start_for_calls(&mut state, &mut effects);
         drop(state);
@@ -168,8 +194,25 @@ impl Pool {
     /// Takes a place in the worker.
     fn lease(self: &Arc<Pool>, slot: &mut Slot, start: Duration, home: Option<usize>) -> Lease {
         slot.busy += 1;
-        let (worker, orders) = (slot.id, slot.orders.clone());
-        Lease { pool: Arc::clone(self), worker, orders, start, home }
+        let (worker, orders, ahead) = (slot.id, slot.orders.clone(), slot.ahead && slot.brisk);
+        Lease { pool: Arc::clone(self), worker, orders, start, home, ahead, brisk: None }
+    }
+
+    /// Whether calls from `home` may wait for workers that are busy although there are others.
+    fn waits(&self, home: Option<usize>) -> bool {
+        self.concurrency() == 1
+            && self.revision.settings.queue > 0
+            && home.is_some_and(|home| self.shared.options.homes.shares_core(home))
+            // Who waits for room gets it where a worker has nothing to do.
+            && !self.shared.room.is_crowded()
+    }
+
+    /// Whether calls from `home` wait for the worker there, which has as many as it takes.
+    fn lines_up(&self, state: &State, home: Option<usize>) -> bool {
+        let full = |slot: &Slot| {
+            slot.brisk && slot.home == home && slot.busy >= slot.places(1, home, true)
+        };
+        self.waits(home) && state.workers.iter().any(full)
     }
 
     /// Gives free places to those who wait.
@@ -179,17 +222,24 @@ impl Pool {
         effects: &mut Effects,
         fresh: Option<(u64, Duration)>,
     ) {
-        while let Some(waiter) = state.queue.pop_front() {
-            if waiter.is_closed() {
+        let mut at = 0;
+        while let Some(waiter) = state.queue.get(at) {
+            let home = waiter.home;
+            if waiter.answer.is_closed() {
+                state.queue.remove(at);
                 continue;
             }
-            let Some(slot) = state.free(self.concurrency(), home::here()) else {
-                state.queue.push_front(waiter);
+            if self.lines_up(state, home) {
+                at += 1;
+                continue;
+            }
+            let Some(slot) = state.free(self.concurrency(), home, self.waits(home)) else {
                 break;
             };
             let start = fresh.filter(|(id, _)| *id == slot.id).map(|(_, start)| start);
             let lease = self.lease(slot, start.unwrap_or_default(), None);
-            effects.answers.push((waiter, Ok(lease)));
+            let waiter = state.queue.remove(at);
+            effects.answers.extend(waiter.map(|waiter| (waiter.answer, Ok(lease))));
         }
         if state.retired && state.queue.is_empty() {
             let before = state.workers.len();
@@ -198,13 +248,14 @@ impl Pool {
         }
     }
 
-    fn release(self: &Arc<Pool>, worker: u64) {
+    fn release(self: &Arc<Pool>, worker: u64, brisk: Option<bool>) {
         let mut effects = Effects::default();
         let mut state = lock(&self.state);
         let waiting = !state.queue.is_empty();
         let Some(slot) = state.workers.iter_mut().find(|slot| slot.id == worker) else { return };
         slot.busy -= 1;
         slot.idle_since = Instant::now();
+        slot.brisk = brisk.unwrap_or(slot.brisk);
         if slot.busy == 0
             && self.shared.room.is_crowded()
             && self.shared.room.claim(&self.revision, waiting, slot.born.elapsed() > TURN)
@@ -221,7 +272,22 @@ impl Pool {
     fn leave(self: &Arc<Pool>, worker: u64) {
         let mut state = lock(&self.state);
         state.stop(worker, Reason::Ended);
+        self.serve_queue(state);
+    }
+
+    /// No call waits for this worker any more as long as there are others.
+    fn spread(self: &Arc<Pool>, worker: u64) {
+        let mut state = lock(&self.state);
+        if let Some(slot) = state.workers.iter_mut().find(|slot| slot.id == worker) {
+            slot.brisk = false;
+        }
+        self.serve_queue(state);
+    }
+
+    /// Gives those who wait what is free, and starts what they lack.
+    fn serve_queue(self: &Arc<Pool>, mut state: MutexGuard<'_, State>) {
         let mut effects = Effects::default();
+        self.hand_out(&mut state, &mut effects, None);
         self.start_for_calls(&mut state, &mut effects);
         drop(state);
         effects.apply(self);
@@ -260,7 +326,7 @@ impl Pool {
         let waiting = std::mem::take(&mut state.queue);
         drop(state);
         for waiter in waiting {
-            let _ = waiter.send(Err(failure::stopping()));
+            let _ = waiter.answer.send(Err(failure::stopping()));
         }
     }
 
@@ -270,13 +336,13 @@ impl Pool {
         let mut effects = Effects::default();
         let settings = &self.revision.settings;
         let mut state = lock(&self.state);
-        state.queue.retain(|waiter| !waiter.is_closed());
+        state.drop_closed();
         if !settings.schedules.is_empty() && state.look_at.is_none_or(|instant| instant <= now) {
             let wanted = settings.schedules.iter().map(ScaleSchedule::least_now);
             state.scheduled = wanted.max().unwrap_or(0);
             state.look_at = Some(now + LOOK_EVERY);
         }
-        let seen = state.seen(settings, now, self.shared.is_short());
+        let seen = self.seen(&state, now, self.shared.is_short());
         let decision = seen.decide();
         if decision.stop > 0 {
             let before = state.workers.len();
@@ -327,11 +393,11 @@ impl Pool {
     /// How many workers it has and wants, and why.
     pub fn scale(&self) -> Scale {
         let mut state = lock(&self.state);
-        state.queue.retain(|waiter| !waiter.is_closed());
+        state.drop_closed();
         let now = Instant::now();
         let next_try = state.not_before.filter(|instant| *instant > now);
         Scale {
-            seen: state.seen(&self.revision.settings, now, self.shared.is_short()),
+            seen: self.seen(&state, now, self.shared.is_short()),
             frozen: self.frozen.load(Ordering::Relaxed).min(state.workers.len()),
             failures: state.failures,
             next_try: next_try.map(|instant| instant - now),
@@ -351,7 +417,35 @@ impl Pool {
             idle: state.workers.len() - busy,
             busy,
             starting: state.starting,
-            queued: state.queue.iter().filter(|waiter| !waiter.is_closed()).count(),
+            queued: state.queue.iter().filter(|waiter| !waiter.answer.is_closed()).count(),
+        }
+    }
+
+    fn seen(&self, state: &State, now: Instant, short: bool) -> Seen {
+        let settings = &self.revision.settings;
+        let idle = state.workers.iter().filter(|slot| slot.busy == 0);
+        let expired = idle.clone().filter(|slot| slot.idle_since + settings.idle <= now);
+        let idle_count = idle.clone().count();
+        let lined = state.queue.iter().filter(|waiter| self.lines_up(state, waiter.home)).count();
+        let concurrency = self.concurrency();
+        let calls = state.workers.iter().map(|slot| slot.busy.min(concurrency)).sum();
+        let inside: usize =
+            state.workers.iter().map(|slot| slot.busy.saturating_sub(concurrency)).sum();
+        Seen {
+            idle: idle_count,
+            expired: expired.count(),
+            busy: state.workers.len() - idle_count,
+            starting: state.starting,
+            calls,
+            queued: state.queue.len() + inside,
+            lined: lined + inside,
+            concurrency,
+            least: state.least(settings),
+            scheduled: state.kept && state.scheduled > settings.min_scale,
+            most: settings.max_scale.max(1),
+            retired: state.retired,
+            failing: state.not_before.is_some_and(|instant| instant > now),
+            short,
         }
     }
 }
@@ -359,8 +453,9 @@ impl Pool {
 impl State {
     /// The worker to take: the fullest that has a place, so that others can become idle; among
     /// equals one that is at home here, then the one used last, whose memory is warm.
-    fn free(&mut self, concurrency: usize, here: Option<usize>) -> Option<&mut Slot> {
-        let free = self.workers.iter_mut().filter(|slot| slot.busy < concurrency);
+    fn free(&mut self, concurrency: usize, here: Option<usize>, wait: bool) -> Option<&mut Slot> {
+        let has_place = |slot: &&mut Slot| slot.busy < slot.places(concurrency, here, wait);
+        let free = self.workers.iter_mut().filter(has_place);
         free.max_by_key(|slot| (slot.busy, slot.home == here, slot.idle_since))
     }
 
@@ -369,25 +464,9 @@ impl State {
         if self.kept { settings.min_scale.max(self.scheduled) } else { 0 }
     }
 
-    fn seen(&self, settings: &Settings, now: Instant, short: bool) -> Seen {
-        let idle = self.workers.iter().filter(|slot| slot.busy == 0);
-        let expired = idle.clone().filter(|slot| slot.idle_since + settings.idle <= now);
-        let idle_count = idle.clone().count();
-        Seen {
-            idle: idle_count,
-            expired: expired.count(),
-            busy: self.workers.len() - idle_count,
-            starting: self.starting,
-            calls: self.workers.iter().map(|slot| slot.busy).sum(),
-            queued: self.queue.len(),
-            concurrency: settings.concurrency.max(1),
-            least: self.least(settings),
-            scheduled: self.kept && self.scheduled > settings.min_scale,
-            most: settings.max_scale.max(1),
-            retired: self.retired,
-            failing: self.not_before.is_some_and(|instant| instant > now),
-            short,
-        }
+    /// Forgets those who wait no more.
+    fn drop_closed(&mut self) {
+        self.queue.retain(|waiter| !waiter.answer.is_closed());
     }
 
     fn start(&mut self, effects: &mut Effects, place: Option<Place>, reason: Reason) {
@@ -417,7 +496,7 @@ impl State {
 /// drops its lease, which takes the lock to free the place again.
 #[derive(Default)]
 struct Effects {
-    answers: Vec<(Waiter, Result<Lease, Failure>)>,
+    answers: Vec<(Answer, Result<Lease, Failure>)>,
     /// Workers to start, counted as starting already, some with their place.
     starts: Vec<Option<Place>>,
 }

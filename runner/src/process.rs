@@ -231,7 +231,8 @@ impl ProcessRunner {
             ));
         }
         let begun = Instant::now();
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        while tries < TRIES {
             let waiting = self.lease(revision);
             let lease = match call.deadline {
                 Some(deadline) => tokio::time::timeout_at(deadline.into(), waiting).await,
@@ -250,12 +251,19 @@ impl ProcessRunner {
             match lease.send(call) {
                 Ok(answer) => match answer.await {
                     Ok(Reply::Ended(outcome)) => return waited(outcome, begun, start),
-                    Ok(Reply::NotStarted(again)) => call = again,
+                    Ok(Reply::NotStarted(again)) => {
+                        tries += 1;
+                        call = again;
+                    }
+                    Ok(Reply::Again(again)) => call = again,
                     Err(_) => {
                         return Outcome::failed(failure::system("The worker's task was lost"));
                     }
                 },
-                Err(again) => call = again,
+                Err(again) => {
+                    tries += 1;
+                    call = again;
+                }
             }
         }
         Outcome::failed(failure::system(

@@ -97,6 +97,8 @@ pub enum Reply {
     Ended(Outcome),
     /// The worker was gone before the handler got the call: another worker may have it.
     NotStarted(Call),
+    /// The call waited in the worker for one that takes long: it may have it later, or another.
+    Again(Call),
 }
 
 /// A worker that is ready, but not yet serving: see [`Worker::serve`].
@@ -104,12 +106,15 @@ pub struct Worker {
     session: Session,
     /// The handler, inferred where it was empty.
     pub handler: String,
+    /// Whether it may be sent calls while it runs one.
+    pub ahead: bool,
 }
 
 impl Worker {
     /// A process that has loaded the handler.
-    pub(crate) fn new(link: Link, handler: String, plan: &Plan) -> Worker {
-        Worker { session: Session::new(link, plan), handler }
+    pub(crate) fn new(link: Link, handler: String, ahead: bool, plan: &Plan) -> Worker {
+        let ahead = ahead && plan.concurrency == 1;
+        Worker { session: Session::new(link, plan), handler, ahead }
     }
 
     /// A process that was forked from one that has loaded the handler.
@@ -120,7 +125,7 @@ impl Worker {
         plan: &Plan,
     ) -> Result<Worker, Failure> {
         let link = load::forked(process, ends, plan).await?;
-        Ok(Worker::new(link, handler, plan))
+        Ok(Worker::new(link, handler, false, plan))
     }
 
     /// Serves orders until their sender is gone, the worker breaks, or it is told to stop.

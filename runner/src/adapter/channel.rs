@@ -137,14 +137,16 @@ impl Channel {
         let result = match result {
             Ok(result) => result,
             Err(fault) => {
-                return self.send_fault(&FromWorker::Error { id, last: false }, fault).await;
+                return self
+                    .send_fault(&FromWorker::Error { id, last: false, wrote: false }, fault)
+                    .await;
             }
         };
         let mut pieces = result.chunks(MAX_BODY).peekable();
         let mut header = FromWorker::Head { id };
         while let Some(piece) = pieces.next() {
             if pieces.peek().is_none() {
-                header = FromWorker::End { id };
+                header = FromWorker::End { id, wrote: false };
             }
             self.send(&header, piece).await?;
             header = FromWorker::Chunk { id };

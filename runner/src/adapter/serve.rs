@@ -112,7 +112,8 @@ pub async fn serve<A: Adapter>(mut channel: Channel, adapter: A) -> io::Result<(
     match adapter.load(init).await {
         Ok(loaded) => {
             let handler = loaded.handler();
-            let ready = FromWorker::Ready { handler, forks: false, not_forking: None };
+            let ready =
+                FromWorker::Ready { handler, forks: false, not_forking: None, ahead: false };
             channel.send(&ready, &[]).await?;
             calls(channel, Arc::new(loaded), exclusive).await
         }

@@ -83,7 +83,7 @@ impl Supervisor {
         let context = r#"{"a":1}"#;
         let body = format!("{context}{payload}");
         let context_len = context.len();
-        let header = ToWorker::Call { id, deadline_ms: None, context_len, more: false };
+        let header = ToWorker::Call { id, deadline_ms: None, context_len, more: false, by: None };
         self.send(&header, body.as_bytes()).await;
     }
 
@@ -102,7 +102,7 @@ impl Supervisor {
                 }
                 FromWorker::Head { id: of }
                 | FromWorker::Chunk { id: of }
-                | FromWorker::End { id: of }
+                | FromWorker::End { id: of, .. }
                     if of == id =>
                 {
                     whole.extend_from_slice(&body);
@@ -242,8 +242,11 @@ async fn frames_carry_their_length() {
     // A payload this large comes in pieces.
     let body = format!(r#"{{"a":1}}{large}"#);
     let (first, rest) = body.as_bytes().split_at(MAX_BODY);
-    exec.send(&ToWorker::Call { id: 1, deadline_ms: None, context_len: 7, more: true }, first)
-        .await;
+    exec.send(
+        &ToWorker::Call { id: 1, deadline_ms: None, context_len: 7, more: true, by: None },
+        first,
+    )
+    .await;
     exec.send(&ToWorker::End { id: 1 }, rest).await;
     let result = exec.answer(1).await.unwrap();
     assert_eq!(result, format!(r#"{{"context":{{"a":1}},"payload":{large}}}"#));

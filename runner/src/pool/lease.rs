@@ -22,6 +22,10 @@ pub struct Lease {
     pub start: Duration,
     /// The home that the worker is to move to before the call.
     pub(super) home: Option<usize>,
+    /// Whether its worker may be sent calls while it runs one.
+    pub(super) ahead: bool,
+    /// What the call showed: whether others had better wait for this worker than go to another.
+    pub brisk: Option<bool>,
 }
 
 /// A living worker's place in its pool. Dropping it says that the process is gone.
@@ -34,6 +38,11 @@ pub struct Member {
 }
 
 impl Lease {
+    /// Whether the worker may be sent calls while it runs one, this one or others.
+    pub fn ahead(&self) -> bool {
+        self.ahead
+    }
+
     /// The home that the worker is to move to before the call.
     pub fn home(&self) -> Option<usize> {
         self.home
@@ -61,7 +70,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.pool.release(self.worker);
+        self.pool.release(self.worker, self.brisk);
     }
 }
 
@@ -72,6 +81,11 @@ impl Member {
             self.left = true;
             self.pool.leave(self.worker);
         }
+    }
+
+    /// Its call takes long: those that wait for it may go to other workers.
+    pub fn spread(&self) {
+        self.pool.spread(self.worker);
     }
 
     /// Where workers can live.

@@ -70,6 +70,8 @@ pub struct Seen {
     pub calls: usize,
     /// Calls that wait.
     pub queued: usize,
+    /// Those of them that wait for a worker with short calls and want no other.
+    pub lined: usize,
     /// Calls that one worker takes at a time, at least 1.
     pub concurrency: usize,
     /// Workers that are kept although nothing needs them, and whether a schedule says so.
@@ -105,8 +107,13 @@ impl Seen {
 
     /// Workers that it should have: for the calls that run and wait, and the least.
     pub fn wanted(&self) -> usize {
-        let needed = (self.calls + self.queued).div_ceil(self.concurrency);
+        let needed = (self.calls + self.wanting()).div_ceil(self.concurrency);
         needed.max(self.kept()).min(self.most)
+    }
+
+    /// Calls that want a further worker.
+    fn wanting(&self) -> usize {
+        self.queued.saturating_sub(self.lined)
     }
 
     fn kept(&self) -> usize {
@@ -115,9 +122,9 @@ impl Seen {
 
     /// Decides.
     pub fn decide(&self) -> Decision {
-        let waiting = self.queued.div_ceil(self.concurrency).saturating_sub(self.starting);
+        let waiting = self.wanting().div_ceil(self.concurrency).saturating_sub(self.starting);
         let start = waiting.min(self.most.saturating_sub(self.workers() + self.starting));
-        let stop = if self.queued > 0 {
+        let stop = if self.wanting() > 0 {
             0
         } else if self.retired {
             self.idle
@@ -133,7 +140,7 @@ impl Seen {
     pub fn reason(&self, crowded: Option<Reason>) -> Reason {
         let load = self.calls + self.queued;
         let lacking = self.workers() < self.wanted();
-        let full = self.queued > 0 && self.workers() + self.starting >= self.most;
+        let full = self.wanting() > 0 && self.workers() + self.starting >= self.most;
         if self.retired {
             Reason::Retired
         } else if lacking && self.failing {

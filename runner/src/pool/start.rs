@@ -23,8 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 impl Pool {
     /// Starts what the calls that wait need.
     pub(super) fn start_for_calls(&self, state: &mut State, effects: &mut Effects) {
-        let settings = &self.revision.settings;
-        let seen = state.seen(settings, Instant::now(), false);
+        let seen = self.seen(state, Instant::now(), false);
         for _ in 0..seen.decide().start {
             state.start(effects, None, Reason::Demand);
         }
@@ -70,7 +69,7 @@ async fn begin(mut starting: Starting, place: Option<Place>) {
         None => {
             let Some(place) = pool.shared.place(&pool.revision).await else { return };
             let mut state = lock(&pool.state);
-            state.queue.retain(|waiter| !waiter.is_closed());
+            state.drop_closed();
             if state.queue.is_empty() {
                 // All who waited left or were served by others in the meantime.
                 return starting.end(&mut state);
@@ -108,7 +107,9 @@ impl Pool {
         (state.failures, state.not_before) = (0, None);
         state.handler.clone_from(&worker.handler);
         let home = home::here();
-        let slot = Slot { id, orders, busy: 0, born: now, idle_since: now, home, visits: 0 };
+        let (busy, visits, brisk, ahead) = (0, 0, false, worker.ahead);
+        let slot =
+            Slot { id, orders, busy, born: now, idle_since: now, home, visits, brisk, ahead };
         state.workers.push(slot);
         let mut effects = Effects::default();
         self.hand_out(&mut state, &mut effects, Some((id, took)));
@@ -128,13 +129,13 @@ impl Pool {
         state.not_before = Some(Instant::now() + pause.min(LONGEST_PAUSE));
         let workers = state.workers.len() + state.starting;
         state.history.note(-1, workers, Reason::Failing);
-        state.queue.retain(|waiter| !waiter.is_closed());
+        state.drop_closed();
         let alone = state.workers.is_empty() && state.starting == 0;
         let count = if alone { state.queue.len() } else { state.queue.len().min(1) };
         let mut effects = Effects::default();
         effects
             .answers
-            .extend(state.queue.drain(..count).map(|waiter| (waiter, Err(failed.clone()))));
+            .extend(state.queue.drain(..count).map(|waiter| (waiter.answer, Err(failed.clone()))));
         self.start_for_calls(&mut state, &mut effects);
         drop(state);
         effects.apply(self);

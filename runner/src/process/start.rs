@@ -31,7 +31,7 @@ pub(crate) async fn worker(
         plan.freeze = spec::freeze(shared);
     }
     let (link, loaded, uid) = process(shared, revision, &plan).await?;
-    Ok((Worker::new(link, loaded.handler, &plan), Arc::new(uid)))
+    Ok((Worker::new(link, loaded.handler, loaded.ahead, &plan), Arc::new(uid)))
 }
 
 /// A process that has loaded the handler.

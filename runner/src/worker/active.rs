@@ -21,6 +21,8 @@ pub struct Active {
     pub logs: LogBuffer,
     pub result: Option<BytesMut>,
     pub begun: Instant,
+    /// When the worker will no longer begin it, where it was sent while another one ran.
+    pub by: Option<Instant>,
     /// Whether the worker showed that it has the call, or was told more about it.
     pub touched: bool,
     pub cancelled: Option<Cancelled>,
@@ -49,6 +51,7 @@ impl Active {
             logs: LogBuffer::default(),
             result: None,
             begun,
+            by: None,
             touched: false,
             cancelled: None,
         }
@@ -71,6 +74,13 @@ impl Active {
 pub fn decline(call: Call, lease: Lease, reply: oneshot::Sender<Reply>) {
     drop(lease);
     let _ = reply.send(Reply::NotStarted(call));
+}
+
+/// Takes a call back that the worker will not begin.
+pub fn take_back(active: Active) {
+    let Active { call, lease, reply, .. } = active;
+    drop(lease);
+    let _ = reply.send(Reply::Again(call));
 }
 
 /// Where bytes from the pipes belong: to the one call that runs, or to none.

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use dispatch_sandbox::{Child, Exit, Member};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, recv, sendmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -73,6 +74,8 @@ pub struct Link {
     process: Process,
     exit: Option<Exit>,
     settle: Option<Pin<Box<Sleep>>>,
+    /// Whether the pipes are left alone.
+    pub pipes_rest: bool,
     /// What is open for it to the outside, as long as it lives.
     pub guard: Option<DropGuard>,
 }
@@ -102,6 +105,7 @@ impl Link {
             process,
             exit: None,
             settle: None,
+            pipes_rest: false,
             guard: None,
         })
     }
@@ -128,6 +132,7 @@ impl Link {
             process,
             exit,
             settle: None,
+            pipes_rest: false,
             guard,
         })
     }
@@ -193,12 +198,13 @@ impl Link {
         &mut self,
         id: u64,
         deadline_ms: Option<u64>,
+        by: Option<u64>,
         context: &Bytes,
         payload: &Bytes,
     ) {
         let mut rest = [context.clone(), payload.clone()];
         let more = context.len() + payload.len() > MAX_BODY;
-        let mut header = ToWorker::Call { id, deadline_ms, context_len: context.len(), more };
+        let mut header = ToWorker::Call { id, deadline_ms, context_len: context.len(), more, by };
         loop {
             let first = rest[0].len().min(MAX_BODY);
             let second = rest[1].len().min(MAX_BODY - first);
@@ -230,7 +236,9 @@ impl Link {
         if let Poll::Ready(Err(_)) = self.poll_write(cx) {
             return Poll::Ready(Err(Gone::Unread));
         }
-        poll_pipes(&mut self.pipes, cx, sink);
+        if !self.pipes_rest {
+            poll_pipes(&mut self.pipes, cx, sink);
+        }
         loop {
             match self.decoder.decode() {
                 Ok(Some(frame)) => return Poll::Ready(Ok(frame)),
@@ -301,6 +309,14 @@ impl Link {
                 *slot = None;
             }
         }
+    }
+
+    /// Whether the worker has said nothing that was not taken. It asks the socket itself.
+    pub fn is_silent(&self) -> bool {
+        let mut byte = [0];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        self.decoder.is_empty()
+            && recv(self.stream.as_raw_fd(), &mut byte, flags) == Err(Errno::EAGAIN)
     }
 
     fn are_empty(&self) -> bool {

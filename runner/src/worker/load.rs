@@ -30,6 +30,8 @@ pub struct Loaded {
     pub forks: bool,
     /// Why it does not, though it was to.
     pub not_forking: Option<String>,
+    /// Whether it may be sent calls while it runs one.
+    pub ahead: bool,
 }
 
 /// Starts a process that loads the handler, as this user outside. As many at a time as there are
@@ -177,11 +179,11 @@ async fn load(link: &mut Link, plan: &Plan, wrote: &mut Wrote) -> Result<Loaded,
         .map_err(|error| system("told its environment", &error))?;
     link.send_body(&init, [environment.into()]);
     match frame(link, wrote).await? {
-        (FromWorker::Ready { handler, forks, not_forking }, _) => {
+        (FromWorker::Ready { handler, forks, not_forking, ahead }, _) => {
             if forks && !plan.forks {
                 return Err(failure::protocol("it forks workers without having been asked to"));
             }
-            Ok(Loaded { handler, forks, not_forking })
+            Ok(Loaded { handler, forks, not_forking, ahead })
         }
         (FromWorker::Failed, body) => {
             let fault = serde_json::from_slice::<Fault>(&body)

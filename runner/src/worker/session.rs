@@ -1,5 +1,7 @@
 //! The state machine of one worker that serves calls.
 
+mod ahead;
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,7 +12,8 @@ use dispatch_api::ErrorType;
 use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep};
 
-use super::active::{Active, Cancelled, background, decline, sink};
+use self::ahead::{BEGIN_WITHIN, within};
+use super::active::{Active, Cancelled, background, decline, sink, take_back};
 use super::failure;
 use super::link::{Gone, Link};
 use super::pace::Pace;
@@ -28,6 +31,13 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 /// How long it may take to answer.
 const PING_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a call may take while others wait for its worker although there may be more workers.
+const PATIENCE: Duration = Duration::from_millis(2);
+
+/// What is written so soon after a call that another one follows, nobody can tell from what is written
+/// when that has begun: the pipes were read at the first one's end.
+const AT_ONCE: Duration = Duration::from_micros(500);
+
 /// Calls that take less are spared the look at what was refused to them: they do not start as many
 /// processes as they may.
 const QUICK: Duration = Duration::from_millis(5);
@@ -42,6 +52,8 @@ pub struct Session {
     pace: Pace,
     result_limit: usize,
     next_id: u64,
+    /// Calls that were taken back and that the worker has not declined yet.
+    withdrawn: Vec<u64>,
     /// When it was last found idle and well, and whether a `ping` is under way.
     checked: Instant,
     pinged: bool,
@@ -86,6 +98,7 @@ impl Session {
             pace: Pace::default(),
             result_limit: plan.result_limit,
             next_id: 0,
+            withdrawn: Vec::new(),
             checked: Instant::now(),
             pinged: false,
             refused: 0,
@@ -161,7 +174,16 @@ impl Session {
         member: Member,
     ) {
         let Session {
-            link, function, exclusive, pace, result_limit, next_id, refused, freeze, ..
+            link,
+            function,
+            exclusive,
+            pace,
+            result_limit,
+            next_id,
+            withdrawn,
+            refused,
+            freeze,
+            ..
         } = self;
         let Some(orders) = orders else { return };
         let moved = async move {
@@ -179,6 +201,7 @@ impl Session {
                 pace,
                 result_limit,
                 next_id,
+                withdrawn,
                 checked: Instant::now(),
                 pinged: false,
                 refused,
@@ -209,7 +232,9 @@ impl Session {
         {
             return Poll::Ready(order.map_or(Event::Dismissed, Event::Order));
         }
-        for (index, active) in self.calls.iter_mut().enumerate() {
+        // Those that wait in the worker leave when they are begun or taken back.
+        let running = if self.exclusive { 1 } else { usize::MAX };
+        for (index, active) in self.calls.iter_mut().take(running).enumerate() {
             if active.cancelled.is_none() && active.reply.poll_closed(cx).is_ready() {
                 return Poll::Ready(Event::Abandoned(index));
             }
@@ -243,11 +268,18 @@ impl Session {
                 None => self.checked + limit,
             };
         }
-        let calls = self.calls.iter().filter_map(|active| match &active.cancelled {
+        let running = if self.exclusive { 1 } else { usize::MAX };
+        let calls = self.calls.iter().take(running).filter_map(|active| match &active.cancelled {
             Some(cancelled) => Some(cancelled.until),
             None => active.call.deadline,
         });
-        calls.min().unwrap_or_else(|| Instant::now() + PING_EVERY)
+        let first = self.calls.first().filter(|_| self.pace.is_brisk());
+        let waiting = self.calls.iter().skip(1).filter_map(|active| active.by);
+        calls
+            .chain(first.map(|active| active.begun + PATIENCE))
+            .chain(waiting)
+            .min()
+            .unwrap_or_else(|| Instant::now() + PING_EVERY)
     }
 
     /// Lets it go on, if it stands still.
@@ -260,16 +292,23 @@ impl Session {
 
     fn begin(&mut self, job: Job) {
         let Job { call, lease, reply } = job;
-        if self.exclusive {
+        if self.exclusive && self.calls.is_empty() && self.idle_since.elapsed() > AT_ONCE {
             // What was written since the last call belongs to none.
             self.link.drain(&mut |stream, bytes| background(&self.function, stream, bytes));
         }
+        let ahead = !self.calls.is_empty();
+        let by = self.exclusive.then(|| if ahead { within(BEGIN_WITHIN) } else { 0 });
+        let by = by.filter(|_| lease.ahead());
+        // After what the worker was told, so never before it.
         let (id, begun) = (self.next_id, Instant::now());
         self.next_id += 1;
         let left = call.deadline.map(|deadline| deadline.saturating_duration_since(begun));
         let deadline_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-        self.link.send_call(id, deadline_ms, &call.context, &call.payload);
-        self.calls.push(Active::new(id, call, lease, reply, begun));
+        self.link.send_call(id, deadline_ms, by, &call.context, &call.payload);
+        let mut active = Active::new(id, call, lease, reply, begun);
+        active.by = (self.exclusive && ahead).then(|| begun + BEGIN_WITHIN);
+        self.calls.push(active);
+        self.rest_pipes();
     }
 
     fn cancel(&mut self, index: usize, late: bool) {
@@ -297,8 +336,14 @@ impl Session {
             self.link.send(&ToWorker::Ping);
             return Ok(());
         }
+        if self.pace.is_brisk() && self.calls.iter().any(|active| active.begun + PATIENCE <= now) {
+            self.pace.give_up();
+            member.spread();
+        }
+        self.take_back(now);
         let neighbours = self.calls.iter().filter(|active| active.cancelled.is_none()).count();
-        for index in 0..self.calls.len() {
+        let running = if self.exclusive { 1 } else { self.calls.len() };
+        for index in 0..running {
             let active = &mut self.calls[index];
             let late = active.call.deadline.is_some_and(|deadline| deadline <= now);
             match &mut active.cancelled {
@@ -334,17 +379,35 @@ impl Session {
         }
         let (FromWorker::Head { id }
         | FromWorker::Chunk { id }
-        | FromWorker::End { id }
+        | FromWorker::End { id, .. }
+        | FromWorker::Declined { id }
         | FromWorker::Error { id, .. }
         | FromWorker::Log { id, .. }) = *frame
         else {
             return Err(End::Kill(failure::unexpected(frame)));
         };
+        if let FromWorker::Declined { .. } = frame
+            && let Some(index) = self.withdrawn.iter().position(|other| *other == id)
+        {
+            self.withdrawn.swap_remove(index);
+            return Ok(());
+        }
         let Some(index) = self.calls.iter().position(|active| active.id == id) else {
             let what = format!("it answered call {id}, which is not running");
             return Err(End::Kill(failure::protocol(&what)));
         };
+        if self.exclusive && index > 0 {
+            return Err(End::Kill(failure::protocol(
+                "it answered a call before the one before it",
+            )));
+        }
         let active = &mut self.calls[index];
+        if let FromWorker::Declined { .. } = frame
+            && active.by.is_some()
+        {
+            self.decline();
+            return Ok(());
+        }
         active.touched = true;
         let size = active.result.as_ref().map_or(0, BytesMut::len) + body.len();
         let part_of_result = !matches!(frame, FromWorker::Log { .. } | FromWorker::Error { .. });
@@ -356,7 +419,7 @@ impl Session {
             (FromWorker::Log { stream, .. }, _) => active.logs.write(*stream, body),
             (FromWorker::Head { .. }, result @ None) => *result = Some(BytesMut::from(&body[..])),
             (FromWorker::Chunk { .. }, Some(result)) => result.extend_from_slice(body),
-            (FromWorker::End { .. }, result) => {
+            (FromWorker::End { wrote, .. }, result) => {
                 let result = match result.take() {
                     Some(mut whole) => {
                         whole.extend_from_slice(body);
@@ -364,9 +427,9 @@ impl Session {
                     }
                     None => body.clone(),
                 };
-                return self.conclude(index, check(result), member);
+                return self.conclude(index, *wrote, check(result), member);
             }
-            (FromWorker::Error { last, .. }, _) => {
+            (FromWorker::Error { last, wrote, .. }, _) => {
                 let fault = serde_json::from_slice::<Fault>(body).map_err(|error| {
                     End::Kill(failure::protocol(&format!("bad `error`: {error}")))
                 })?;
@@ -375,44 +438,47 @@ impl Session {
                 }
                 let failed = failure::reported(fault, Cause::Handler);
                 let failed = with_reason(failed, &mut self.refused, self.link.process());
-                return self.conclude(index, Ok(Err(failed)), member);
+                return self.conclude(index, *wrote, Ok(Err(failed)), member);
             }
             _ => return Err(End::Kill(failure::unexpected(frame))),
         }
         Ok(())
     }
 
-    /// Ends a call whose worker goes on.
+    /// Ends a call whose worker goes on. What it wrote is in the pipes unless the worker denies it.
     fn conclude(
         &mut self,
         index: usize,
+        wrote: bool,
         result: Result<Result<Bytes, Failure>, End>,
         member: &Member,
     ) -> Result<(), End> {
         let result = result?;
-        if self.exclusive {
+        if self.exclusive && (wrote || self.calls.len() == 1) {
             let Session { link, calls, function, .. } = self;
             link.drain(&mut sink(calls, function, true));
         }
-        let active = self.calls.swap_remove(index);
+        let mut active = self.calls.remove(index);
         self.checked = Instant::now();
         self.idle_since = self.checked;
         let took = self.checked - active.begun;
         if self.exclusive && took > QUICK {
             self.refused = self.link.process().refused_processes();
         }
-        active.finish(result);
         if let Some(home) = self.home
             && let Some(core) = self.pace.after(took, || member.homes().core(home))
         {
             self.link.process().keep_on(core);
         }
+        active.lease.brisk = Some(self.pace.is_brisk());
+        self.next_begins();
+        active.finish(result);
         Ok(())
     }
 
     /// Brings the process to its end, then all calls.
     async fn finish(mut self, end: End) {
-        let Session { link, calls, function, exclusive, refused, .. } = &mut self;
+        let Session { link, calls, function, exclusive, refused, withdrawn, .. } = &mut self;
         let failed = match end {
             End::Dismissed => {
                 return link.stop(&mut |stream, bytes| background(function, stream, bytes)).await;
@@ -424,11 +490,18 @@ impl Session {
             }
             End::Gone(gone) => {
                 let unread = matches!(gone, Gone::Unread);
+                let broke = matches!(gone, Gone::Violation(_));
+                // Otherwise it may be others that it did not read.
+                let alone = calls.len() == 1 && withdrawn.is_empty();
                 let mut sink = sink(calls, function, *exclusive);
                 let failed = link.post_mortem(gone, &mut sink).await;
                 let failed = with_reason(failed, refused, link.process());
                 drop(sink);
-                if unread && calls.len() == 1 && !calls[0].touched {
+                if *exclusive && !broke {
+                    // Those that waited in the worker behind the one that it was at.
+                    calls.drain(1.min(calls.len())..).for_each(take_back);
+                }
+                if unread && alone && !calls[0].touched {
                     let Active { call, reply, lease, .. } = calls.remove(0);
                     decline(call, lease, reply);
                 } else if calls.is_empty() {

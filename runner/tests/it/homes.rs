@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::fixture::{Fixture, Function, call, call_within, fixture_with};
 
 /// Two threads with runtimes, kept on the first two cores; `None` where there is only one core.
-fn two_homes() -> Option<Homes> {
+pub fn two_homes() -> Option<Homes> {
     let cores = home::cores();
     if cores.len() < 2 {
         eprintln!("SKIPPED: needs two cores");

@@ -1,6 +1,7 @@
 //! Real interpreters in the real sandbox, through the one seam the server uses.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, missing_docs)]
 
+mod ahead;
 mod clojure;
 mod egress;
 mod failures;

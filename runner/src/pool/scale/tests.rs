@@ -10,6 +10,7 @@ const QUIET: Seen = Seen {
     starting: 0,
     calls: 0,
     queued: 0,
+    lined: 0,
     concurrency: 1,
     least: 0,
     scheduled: false,
@@ -31,6 +32,15 @@ fn calls_that_wait_get_workers_up_to_the_most() {
     assert_eq!(Seen { queued: 9, busy: 4, calls: 4, ..QUIET }.decide(), decision(0, 0, 0));
     // Three of them fit into each.
     assert_eq!(Seen { queued: 4, concurrency: 3, ..QUIET }.decide(), decision(2, 0, 0));
+    // Two of them wait for one that is there.
+    assert_eq!(
+        Seen { queued: 3, lined: 2, busy: 1, calls: 1, ..QUIET }.decide(),
+        decision(1, 0, 0)
+    );
+    assert_eq!(
+        Seen { queued: 2, lined: 2, idle: 2, expired: 1, ..QUIET }.decide(),
+        decision(0, 0, 1)
+    );
     // Calls of a revision that another one replaced still end.
     assert_eq!(Seen { queued: 1, retired: true, ..QUIET }.decide(), decision(1, 0, 0));
 }
@@ -91,10 +101,10 @@ fn the_last_changes_are_remembered() {
 }
 
 fn seen() -> impl Strategy<Value = Seen> {
-    let counts = (0..9_usize, 0..9_usize, 0..9_usize, 0..9_usize, 0..30_usize);
+    let counts = (0..9_usize, 0..9_usize, 0..9_usize, 0..9_usize, 0..30_usize, 0..30_usize);
     let settings = (1..5_usize, 0..12_usize, 1..12_usize);
     (counts, settings, any::<[bool; 4]>()).prop_map(|(counts, settings, flags)| {
-        let (idle, expired, busy, starting, queued) = counts;
+        let (idle, expired, busy, starting, queued, lined) = counts;
         let (concurrency, least, most) = settings;
         let [scheduled, retired, failing, short] = flags;
         Seen {
@@ -104,6 +114,7 @@ fn seen() -> impl Strategy<Value = Seen> {
             starting,
             calls: busy,
             queued,
+            lined: lined.min(queued),
             concurrency,
             least,
             scheduled,
