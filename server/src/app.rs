@@ -69,7 +69,7 @@ impl App {
         for dir in ["archives", "logs"] {
             make_dir(&config.data_dir.join(dir))?;
         }
-        let (recorder, records) = Recorder::new();
+        let recorder = Recorder::new(config.run_retention_count);
         let app = Arc::new(App {
             tokens: Tokens::load(&config)?,
             live: Tables::default(),
@@ -88,7 +88,7 @@ impl App {
         let seq = live::load(&app).await?;
         let spawn = &app.background;
         spawn.spawn(live::follow(Arc::clone(&app), seq));
-        spawn.spawn(runs::record(Arc::clone(&app), records));
+        spawn.spawn(runs::record(Arc::clone(&app)));
         spawn.spawn(egress::keep(Arc::clone(&app)));
         for task in tasks::start(&app).await? {
             spawn.spawn(task);

@@ -28,25 +28,26 @@ const OURS: &[&str] = &[
 /// The headers that are passed on.
 struct Passed<'a> {
     headers: &'a HeaderMap,
-    /// Those that the client says concern the connection alone.
-    hop: Vec<String>,
+    names: Vec<&'a HeaderName>,
 }
 
 impl<'a> Passed<'a> {
     fn of(headers: &'a HeaderMap) -> Passed<'a> {
         let named = headers.get_all(header::CONNECTION).iter();
         let named = named.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
-        let hop = named.map(|name| name.trim().to_ascii_lowercase()).collect();
-        Passed { headers, hop }
-    }
-
-    fn names(&self) -> impl Iterator<Item = &'a HeaderName> {
-        self.headers.keys().filter(|name| {
+        // Those that the client says concern the connection alone.
+        let hop: Vec<String> = named.map(|name| name.trim().to_ascii_lowercase()).collect();
+        let passed = |name: &&HeaderName| {
             let name = name.as_str();
             !OURS.contains(&name)
                 && !name.starts_with("x-dispatch-")
-                && !self.hop.iter().any(|other| other == name)
-        })
+                && !hop.iter().any(|other| other == name)
+        };
+        Passed { headers, names: headers.keys().filter(passed).collect() }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'a HeaderName> {
+        self.names.iter().copied()
     }
 
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = Cow<'a, str>> {

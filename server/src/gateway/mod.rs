@@ -5,6 +5,7 @@ mod context;
 pub mod response;
 pub mod table;
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -276,12 +277,12 @@ where
 /// Milliseconds, as <https://www.w3.org/TR/server-timing/> has them.
 fn server_timing(finished: &Finished) -> String {
     let t = &finished.timings;
-    let part = |name, micros: u64| format!("{name};dur={}.{:03}", micros / 1000, micros % 1000);
-    [
-        part("queue", t.queue),
-        part("start", t.start),
-        part("function", t.function),
-        part("total", t.total),
-    ]
-    .join(", ")
+    let parts =
+        [("queue", t.queue), ("start", t.start), ("function", t.function), ("total", t.total)];
+    let mut text = String::with_capacity(96);
+    for (index, (name, micros)) in parts.into_iter().enumerate() {
+        let comma = if index > 0 { ", " } else { "" };
+        let _ = write!(text, "{comma}{name};dur={}.{:03}", micros / 1000, micros % 1000);
+    }
+    text
 }

@@ -79,7 +79,7 @@ pub fn success(output: &Bytes) -> Result<Answer, Error> {
     if matches!(text, b"null" | b"\"\"" | b"") {
         return Ok(Response::default());
     }
-    if text.starts_with(b"{")
+    if may_be_envelope(text)
         && let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(text)
         && let Ok(status) = serde_json::from_str::<i64>(envelope.status_code.get())
     {
@@ -92,6 +92,13 @@ pub fn success(output: &Bytes) -> Result<Answer, Error> {
     body.extend_from_slice(output);
     body.push(b'\n');
     Ok(json(StatusCode::OK, body))
+}
+
+/// Whether it is worth reading: most results name no status, not even escaped.
+fn may_be_envelope(text: &[u8]) -> bool {
+    const KEY: &[u8] = b"\"statusCode\"";
+    text.starts_with(b"{")
+        && (text.contains(&b'\\') || text.windows(KEY.len()).any(|window| window == KEY))
 }
 
 fn answer(status: i64, envelope: &Envelope<'_>) -> Result<Answer, String> {

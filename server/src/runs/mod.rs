@@ -3,6 +3,7 @@
 
 pub mod api;
 mod context;
+mod lasting;
 mod record;
 mod recorder;
 
@@ -24,6 +25,7 @@ use crate::store::{NewJob, RunRow};
 use crate::tasks;
 use crate::trace::Trace;
 
+use lasting::Lasting;
 pub(crate) use record::{RunRecord, shown};
 pub use recorder::{Recorder, record};
 
@@ -94,19 +96,19 @@ pub struct Finished {
 /// on when the caller goes away.
 pub async fn execute(app: &Arc<App>, invocation: Arc<Invocation>) -> Arc<Finished> {
     let id = Uuid::now_v7().to_string();
-    let task = {
+    let call = {
         let (app, id) = (Arc::clone(app), id.clone());
-        tokio::spawn(async move {
+        async move {
             let accepted = Timestamp::now();
             let finished = Arc::new(attempt(&app, id, accepted, &invocation).await);
             app.recorder.put(invocation, Arc::clone(&finished)).await;
             finished
-        })
+        }
     };
-    match task.await {
-        Ok(finished) => finished,
-        Err(error) => {
-            tracing::error!(%error, run = id, "a call was lost");
+    match Lasting::new(call).await {
+        Some(finished) => finished,
+        None => {
+            tracing::error!(run = id, "a call was lost");
             let now = Timestamp::now();
             let result = Err(system("the server lost this call: its log says why".to_owned()));
             let (logs, timings) = (Logs::default(), Timings::default());

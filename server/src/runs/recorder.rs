@@ -5,12 +5,12 @@
 //! its history holds, the older ones never reach the store.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{Finished, Invocation, RunRecord};
@@ -22,9 +22,8 @@ use crate::store::RunRow;
 const BACKLOG_KIB: u32 = 64 << 10;
 /// Runs written in one transaction.
 const BATCH: usize = 512;
-/// How far apart writes are while runs keep ending, and how often they are collected.
+/// How far apart writes are while runs keep ending.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
-const COLLECT_EVERY: Duration = Duration::from_millis(50);
 
 struct Ended {
     invocation: Arc<Invocation>,
@@ -32,35 +31,42 @@ struct Ended {
     _room: OwnedSemaphorePermit,
 }
 
-enum Message {
-    Ended(Ended),
-    Flush(oneshot::Sender<()>),
-}
-
 /// Takes records of ended runs.
 pub struct Recorder {
-    sender: mpsc::UnboundedSender<Message>,
+    waiting: Mutex<Waiting>,
+    /// Runs of each function that its history holds.
+    kept: usize,
     room: Arc<Semaphore>,
+    /// Something waits to be written, or to be told that it is.
+    news: Notify,
     /// Somebody waits for what was handed over, or for room.
     hurry: Notify,
     unwritten: AtomicUsize,
     closing: CancellationToken,
 }
 
-/// The other end of a [`Recorder`].
-pub struct Records(mpsc::UnboundedReceiver<Message>);
+/// What was handed over and is still to be written: of each function the newest, as many as its
+/// history holds.
+#[derive(Default)]
+struct Waiting {
+    by_function: HashMap<String, VecDeque<Ended>>,
+    flushes: Vec<oneshot::Sender<()>>,
+    /// Whether nothing more is written.
+    closed: bool,
+}
 
 impl Recorder {
-    pub(crate) fn new() -> (Recorder, Records) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let recorder = Recorder {
-            sender,
+    /// A recorder that keeps so many runs of each function.
+    pub(crate) fn new(kept: i64) -> Recorder {
+        Recorder {
+            waiting: Mutex::default(),
+            kept: usize::try_from(kept).unwrap_or(usize::MAX).max(1),
             room: Arc::new(Semaphore::new(BACKLOG_KIB as usize)),
+            news: Notify::new(),
             hurry: Notify::new(),
             unwritten: AtomicUsize::new(0),
             closing: CancellationToken::new(),
-        };
-        (recorder, Records(receiver))
+        }
     }
 
     /// Hands over a run that ended; waits when too many wait already.
@@ -74,19 +80,35 @@ impl Recorder {
             }
         };
         let Ok(room) = room else { return };
-        self.unwritten.fetch_add(1, Ordering::Relaxed);
-        if self.sender.send(Message::Ended(Ended { invocation, finished, _room: room })).is_err() {
+        let mut waiting = self.lock();
+        if waiting.closed {
             tracing::error!("a run ended after the store was closed and is not recorded");
+            return;
+        }
+        let first = waiting.by_function.is_empty();
+        let old = waiting.add(Ended { invocation, finished, _room: room }, self.kept);
+        self.unwritten.fetch_add(usize::from(old.is_none()), Ordering::Relaxed);
+        drop(waiting);
+        // Here, where its memory came from, and without the lock.
+        drop(old);
+        if first {
+            self.news.notify_one();
         }
     }
 
     /// Waits until everything handed over so far is stored.
     pub async fn flush(&self) {
         let (done, wait) = oneshot::channel();
-        if self.sender.send(Message::Flush(done)).is_ok() {
-            self.hurry.notify_one();
-            let _ = wait.await;
+        {
+            let mut waiting = self.lock();
+            if waiting.closed {
+                return;
+            }
+            waiting.flushes.push(done);
         }
+        self.news.notify_one();
+        self.hurry.notify_one();
+        let _ = wait.await;
     }
 
     /// Records that wait to be written.
@@ -97,7 +119,23 @@ impl Recorder {
     /// Lets the writer end once everything is stored.
     pub fn close(&self) {
         self.closing.cancel();
-        self.hurry.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Adds a run; returns the one that no history will hold any more.
+    fn add(&mut self, ended: Ended, kept: usize) -> Option<Ended> {
+        let id = ended.invocation.function.id.as_str();
+        let runs = match self.by_function.get_mut(id) {
+            Some(runs) => runs,
+            None => self.by_function.entry(id.to_owned()).or_default(),
+        };
+        runs.push_back(ended);
+        if runs.len() > kept { runs.pop_front() } else { None }
     }
 }
 
@@ -111,81 +149,43 @@ fn size(invocation: &Invocation, finished: &Finished) -> u32 {
     u32::try_from(bytes / 1024 + 1).unwrap_or(BACKLOG_KIB).min(BACKLOG_KIB)
 }
 
-/// What was handed over and is still to be written: of each function the newest, as many as its
-/// history holds.
-#[derive(Default)]
-struct Collected {
-    by_function: HashMap<String, VecDeque<Ended>>,
-    flushes: Vec<oneshot::Sender<()>>,
-}
-
-impl Collected {
-    fn take(&mut self, message: Message, kept: usize) -> usize {
-        let ended = match message {
-            Message::Flush(done) => {
-                self.flushes.push(done);
-                return 0;
-            }
-            Message::Ended(ended) => ended,
-        };
-        let id = ended.invocation.function.id.as_str();
-        let runs = match self.by_function.get_mut(id) {
-            Some(runs) => runs,
-            None => self.by_function.entry(id.to_owned()).or_default(),
-        };
-        runs.push_back(ended);
-        if runs.len() <= kept {
-            return 0;
-        }
-        runs.pop_front();
-        1
-    }
-}
-
 /// Writes records until the recorder is closed and empty.
-pub async fn record(app: Arc<App>, records: Records) {
-    let (recorder, mut receiver) = (&app.recorder, records.0);
-    let kept = usize::try_from(app.config.run_retention_count).unwrap_or(usize::MAX).max(1);
-    let mut collected = Collected::default();
-    let mut last: Option<Instant> = None;
+pub async fn record(app: Arc<App>) {
+    let recorder = &app.recorder;
+    let mut due = Instant::now();
     loop {
-        let first = tokio::select! {
-            first = receiver.recv() => first,
-            () = recorder.closing.cancelled(), if !receiver.is_closed() => {
-                receiver.close();
-                continue;
-            }
-        };
-        let Some(first) = first else { return };
-        let mut next = Some(first);
-        let due = last.map_or_else(Instant::now, |last| last + WRITE_EVERY);
-        let mut hurry = recorder.closing.is_cancelled();
-        loop {
-            while let Some(message) = next.take().or_else(|| receiver.try_recv().ok()) {
-                let dropped = collected.take(message, kept);
-                recorder.unwritten.fetch_sub(dropped, Ordering::Relaxed);
-            }
-            if hurry || !collected.flushes.is_empty() || Instant::now() >= due {
-                break;
-            }
-            tokio::select! {
-                () = sleep(COLLECT_EVERY) => {}
-                () = recorder.hurry.notified() => hurry = true,
-            }
+        tokio::select! {
+            () = recorder.news.notified() => {}
+            () = recorder.closing.cancelled() => {}
         }
-        write_all(&app, &mut collected).await;
-        last = Some(Instant::now());
+        tokio::select! {
+            () = sleep_until(due) => {}
+            () = recorder.hurry.notified() => {}
+            () = recorder.closing.cancelled() => {}
+        }
+        let waiting = {
+            let mut waiting = recorder.lock();
+            waiting.closed = recorder.closing.is_cancelled();
+            let closed = waiting.closed;
+            std::mem::replace(&mut *waiting, Waiting { closed, ..Waiting::default() })
+        };
+        let last = waiting.closed;
+        write_all(&app, waiting).await;
+        if last {
+            return;
+        }
+        due = Instant::now() + WRITE_EVERY;
     }
 }
 
-async fn write_all(app: &App, collected: &mut Collected) {
+async fn write_all(app: &App, waiting: Waiting) {
     let snapshot = app.live.load();
     // A function that was deleted meanwhile took its runs with it.
     let lives = |ended: &Ended| {
         let Invocation { org, function, .. } = &*ended.invocation;
         snapshot.function(org, &function.name).is_some_and(|other| other.id == function.id)
     };
-    let mut all: Vec<Ended> = collected.by_function.drain().flat_map(|(_, runs)| runs).collect();
+    let mut all: Vec<Ended> = waiting.by_function.into_values().flatten().collect();
     all.sort_by_key(|ended| ended.finished.finished);
     for batch in all.chunks(BATCH) {
         let living = batch.iter().filter(|ended| lives(ended));
@@ -195,7 +195,7 @@ async fn write_all(app: &App, collected: &mut Collected) {
         write(app, living.map(record).collect()).await;
         app.recorder.unwritten.fetch_sub(batch.len(), Ordering::Relaxed);
     }
-    for done in collected.flushes.drain(..) {
+    for done in waiting.flushes {
         let _ = done.send(());
     }
 }
