@@ -5,6 +5,7 @@
 //! specification 1.1; Docker's second manifest version means the same.
 
 mod auth;
+mod difference;
 mod digest;
 mod furnish;
 mod layout;
@@ -22,7 +23,7 @@ pub use self::furnish::Inside;
 pub use self::manifest::{Config, ImageConfig};
 pub use self::reference::{Reference, Source};
 pub use self::registry::Registries;
-pub use self::store::{Image, Images};
+pub use self::store::{Copy, Image, Images};
 pub use self::unpack::Limits;
 
 /// Why there is no image. The text is for who asked for it.
@@ -64,6 +65,16 @@ pub fn open_file(root: &std::path::Path, path: &std::path::Path) -> std::io::Res
 pub fn names(root: &std::path::Path, path: &std::path::Path) -> Vec<String> {
     let names = tree::Tree::open(root).and_then(|tree| tree.list(path)).unwrap_or_default();
     names.into_iter().filter_map(|name| name.into_string().ok()).collect()
+}
+
+/// Removes what is in a directory of a tree that is ours alone, links to it being followed as inside. What
+/// cannot be removed stays.
+pub fn empty(root: &std::path::Path, directory: &std::path::Path) {
+    let Ok(tree) = tree::Tree::open(root) else { return };
+    for name in tree.list(directory).unwrap_or_default() {
+        let place = tree.existing(&directory.join(name));
+        let _ = place.and_then(|place| place.remove());
+    }
 }
 
 /// What this crate's functions answer.

@@ -1,5 +1,7 @@
 //! The images of a data directory: trees named by what is in them, and records of what they are.
 
+mod extend;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -11,6 +13,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 
+pub use self::extend::Copy;
 use crate::auth::Credentials;
 use crate::digest::{Digest, Hasher};
 use crate::furnish::{Inside, furnish};
@@ -43,10 +46,13 @@ pub struct Image {
 struct Record {
     manifest: Digest,
     config: ImageConfig,
+    /// What it was made for here, if no registry has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    purpose: Option<String>,
 }
 
 /// The images of a data directory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Images {
     directory: PathBuf,
     registries: Registries,
@@ -99,7 +105,7 @@ impl Images {
 
     /// An image that is here.
     pub fn get(&self, id: &Digest) -> Option<Image> {
-        let Record { manifest, config } = self.read(id)?;
+        let Record { manifest, config, .. } = self.read(id)?;
         let root = self.tree(&chain(&config, usize::MAX));
         root.is_dir().then(|| Image { id: id.clone(), manifest, root, config: config.config })
     }
@@ -174,7 +180,8 @@ impl Images {
         }
         log("the layers are unpacked");
         let work = self.work(&files)?;
-        let record = Record { manifest: files.digest.clone(), config: work.config.clone() };
+        let record =
+            Record { manifest: files.digest.clone(), config: work.config.clone(), purpose: None };
         let made = tokio::task::spawn_blocking(move || work.make());
         made.await.map_err(|error| Error::Unavailable(error.to_string()))??;
         self.write(&id, &record)?;
@@ -397,7 +404,7 @@ fn own_bytes(path: &Path) -> u64 {
 
 fn remove(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path)?.is_dir() {
-        true => fs::remove_dir_all(path),
+        true => extend::remove_tree(path),
         false => fs::remove_file(path),
     }
 }

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 
+/// Directories of a layer below each other.
+pub(crate) const MAX_DEPTH: usize = 128;
+
 /// A directory that is the root of every link below it.
 pub(crate) struct Tree(OwnedFd);
 
@@ -176,4 +179,64 @@ fn copy(source: &Path, target: &Path) -> io::Result<()> {
         return std::os::unix::fs::symlink(fs::read_link(source)?, target);
     }
     fs::copy(source, target).map(drop)
+}
+
+/// Makes `to` what `from` is, with nothing in common, for `owner` if it is not to be ours; `each` hears
+/// the bytes of each file and directory.
+///
+/// # Errors
+/// The system's; also when `to` is there.
+pub(crate) fn copy_tree(
+    from: &Path,
+    to: &Path,
+    owner: Option<u32>,
+    each: &mut dyn FnMut(u64),
+) -> io::Result<()> {
+    fs::create_dir(to)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let data = entry.metadata()?;
+        if data.is_dir() {
+            copy_tree(&source, &target, owner, each)?;
+            continue;
+        }
+        copy(&source, &target)?;
+        if data.is_file() {
+            // What is compiled names the time of what it was compiled from.
+            File::open(&target)?.set_modified(data.modified()?)?;
+        }
+        std::os::unix::fs::lchown(&target, owner, owner)?;
+        each(data.len());
+    }
+    each(0);
+    std::os::unix::fs::lchown(to, owner, owner)
+}
+
+/// Makes everything below a directory ours to read and to remove, as far as it may be by now.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn reclaim(directory: &Path) -> io::Result<()> {
+    let give = |path: &Path, data: &fs::Metadata, bits: u32| {
+        let mode = data.permissions().mode();
+        if mode & bits == bits {
+            return Ok(());
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o777 | bits))
+    };
+    let mut queue = vec![directory.to_owned()];
+    while let Some(directory) = queue.pop() {
+        give(&directory, &fs::symlink_metadata(&directory)?, 0o700)?;
+        for entry in fs::read_dir(&directory)? {
+            let (path, data) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+            if data.is_dir() {
+                queue.push(path);
+            } else if data.is_file() {
+                give(&path, &data, 0o400)?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
 
 use crate::digest::{Digest, Hashing};
-use crate::tree::{Place, Tree};
+use crate::tree::{MAX_DEPTH, Place, Tree};
 use crate::{Error, Result};
 
 /// What an image may be at most, unpacked. Bytes are counted as they come; what headers claim is not
@@ -32,8 +32,6 @@ impl Default for Limits {
 
 /// Bytes of a path and of where a link leads, which is the kernel's limit.
 const MAX_PATH: usize = 4096;
-/// Directories below each other.
-const MAX_DEPTH: usize = 128;
 /// What the names of whiteouts begin with, and the one of a directory that hides all below it.
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";

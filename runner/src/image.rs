@@ -1,5 +1,7 @@
 //! Container images: pulled, unpacked, and searched for the language that functions on them are in.
 
+mod system;
+
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -63,6 +65,8 @@ pub(crate) struct ImageStore {
     runtimes: PathBuf,
     languages: Languages,
     launcher: Launcher,
+    /// Packages are added to one image at a time: each takes a copy of it.
+    adding: tokio::sync::Mutex<()>,
 }
 
 impl ImageStore {
@@ -84,7 +88,14 @@ impl ImageStore {
         let anonymous = images.with(registries);
         let runtimes = directory.join(RUNTIMES);
         fs::create_dir_all(&runtimes)?;
-        let store = ImageStore { images, anonymous, runtimes, languages, launcher };
+        let store = ImageStore {
+            images,
+            anonymous,
+            runtimes,
+            languages,
+            launcher,
+            adding: tokio::sync::Mutex::default(),
+        };
         for image in store.images.all() {
             for found in store.found(&image) {
                 store.languages.know(&image, &found)?;
@@ -125,7 +136,12 @@ impl ImageStore {
         let found = self.languages.find_in(&self.launcher, &image, &request.language).await;
         let (runtime, found) = found.map_err(rejected)?;
         log(&format!("functions on it are in {} {}", found.language, found.version));
-        self.keep(&image, &found).map_err(|error| BuildError::Failed(error.to_string()))?;
+        self.pulled(&image, runtime, found)
+    }
+
+    /// Keeps what was found in an image.
+    fn pulled(&self, image: &Image, runtime: String, found: Found) -> Result<Pulled, BuildError> {
+        self.keep(image, &found).map_err(|error| BuildError::Failed(error.to_string()))?;
         Ok(Pulled {
             runtime,
             language: found.language,
@@ -178,7 +194,7 @@ impl ImageStore {
             }
             gone.push((image.id.hex().to_owned(), self.images.bytes(&image), since));
             if !dry_run {
-                self.languages.forget(&image.root);
+                self.languages.forget(&image);
                 let _ = fs::remove_file(self.runtimes.join(image.id.hex()));
                 self.images.remove(&image)?;
             }

@@ -279,9 +279,10 @@ impl Languages {
     }
 
     /// Forgets the languages of an image that is gone.
-    pub(crate) fn forget(&self, root: &Path) {
+    pub(crate) fn forget(&self, image: &dispatch_oci::Image) {
         let mut images = self.0.images.write().unwrap_or_else(PoisonError::into_inner);
-        images.retain(|_, it| it.installed.root.as_ref().is_none_or(|own| own.path != root));
+        // Others may have the same tree.
+        images.retain(|name, _| !image::is_in(name, image));
     }
 
     /// Removes what was prepared for languages that are not known any more.

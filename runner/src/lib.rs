@@ -128,6 +128,17 @@ impl std::fmt::Debug for BuildSecrets {
     }
 }
 
+/// Packages to be added to a container image by its own package manager.
+#[derive(Clone, Debug)]
+pub struct SystemRequest {
+    /// The organization whose image asks for them.
+    pub organization: String,
+    /// The name of a language in the image, as [`image::Pulled`] has it.
+    pub runtime: String,
+    /// Their names, each with a version or an empty one.
+    pub packages: Vec<(String, String)>,
+}
+
 /// A source to be built.
 #[derive(Clone, Debug)]
 pub struct SourceRequest {
@@ -242,6 +253,14 @@ pub trait Runner: Send + Sync + 'static {
     fn pull_image<'a>(
         &'a self,
         request: &'a PullRequest,
+        log: &'a (dyn Fn(&str) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Pulled, BuildError>>;
+
+    /// Makes an image of a container image and packages of its own manager, or finds it, and the
+    /// language in it. Lines of the manager go to `log` as they come.
+    fn add_packages<'a>(
+        &'a self,
+        request: &'a SystemRequest,
         log: &'a (dyn Fn(&str) + Send + Sync),
     ) -> BoxFuture<'a, Result<Pulled, BuildError>>;
 

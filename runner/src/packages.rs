@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 64;
 /// A package that a package manager has installed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Package {
-    /// The kind, as in package URLs: `deb`, `apk`, `pypi`, `npm`, `gem`, `maven`, `generic`.
+    /// The kind, as in package URLs: `deb`, `apk`, `rpm`, `pypi`, `npm`, `gem`, `maven`, `generic`.
     pub kind: &'static str,
     /// Its name; with a namespace, if there is one: `@types/node`, `org.slf4j/slf4j-api`.
     pub name: String,

@@ -42,7 +42,7 @@ use crate::service::{Service, Watcher};
 use crate::worker::{Reply, failure};
 use crate::{
     BuildError, Isolation, Layer, LayerRequest, Package, PoolState, Revision, Runner, Runtime,
-    Scale, SourceRequest,
+    Scale, SourceRequest, SystemRequest,
 };
 
 /// How often a call is tried anew because its worker had died before it got the call.
@@ -332,6 +332,18 @@ impl Runner for ProcessRunner {
         Box::pin(async move {
             self.tenant.admit(&request.organization).map_err(BuildError::Rejected)?;
             self.images.pull(request, log).await
+        })
+    }
+
+    fn add_packages<'a>(
+        &'a self,
+        request: &'a SystemRequest,
+        log: &'a (dyn Fn(&str) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Pulled, BuildError>> {
+        Box::pin(async move {
+            self.tenant.admit(&request.organization).map_err(BuildError::Rejected)?;
+            let limits = &self.shared.options.layer_limits;
+            self.images.add(request, &self.shared.gate, limits, log).await
         })
     }
 

@@ -21,6 +21,8 @@ use crate::sys;
 
 /// The user a function is, inside its user namespace.
 pub const INSIDE: u32 = 1000;
+/// The user that installs packages.
+pub(crate) const ROOT: u32 = 0;
 
 /// The step that fails where control groups cannot be used after all.
 pub(crate) const GROUP: &str = "control group";
@@ -106,6 +108,7 @@ fn confine(spec: &Spec, ends: &Ends, life: &OwnedFd, view: View<'_>) -> Result<(
     // Where the machine runs out of memory, functions go before the server does.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
     let id = match view {
+        View::Own { userns: true } if spec.installs => ROOT,
         View::Own { userns: true } => INSIDE,
         View::Own { userns: false } => spec.host_uid,
         View::Hosts(place) => place.owner,
@@ -238,7 +241,7 @@ fn access(spec: &Spec, view: View<'_>) -> io::Result<()> {
         return landlock::confine(version, &rules.collect::<Vec<_>>(), no_tcp);
     }
     let base = [
-        ("/", Access::Read),
+        ("/", if spec.installs { Access::Write } else { Access::Read }),
         ("/dev", Access::Use),
         ("/dev/shm", Access::Write),
         ("/proc", Access::Use),

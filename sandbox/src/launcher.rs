@@ -28,7 +28,7 @@ use crate::network;
 use crate::owner::open_files;
 use crate::plain::{self, Place};
 use crate::probe::Tier;
-use crate::seccomp::Filters;
+use crate::seccomp::{Filters, Purpose};
 use crate::setup::{Failure, Step as _};
 use crate::spec::{Attachment, Network, Spec};
 use crate::wire::{self, Event, Request};
@@ -240,6 +240,9 @@ impl Launcher {
         if spec.host_uid == 0 && nix::unistd::geteuid().is_root() {
             return Err(Errno::EINVAL).step("user mapping");
         }
+        if spec.installs && (spec.root.is_none() || !self.ground.user_namespaces) {
+            return Err(Errno::EOPNOTSUPP).step("user namespace");
+        }
         let pipe = || pipe2(OFlag::O_CLOEXEC).step("pipe");
         let (said, status) = pipe()?;
         let (ready, go) = pipe()?;
@@ -253,7 +256,8 @@ impl Launcher {
             None => View::Own { userns: self.ground.user_namespaces },
         };
         let sockets = place.is_none() || spec.network != Network::None;
-        let filter = self.filters.as_mut().map(|all| all.program(&spec.syscalls, sockets));
+        let kind = Purpose { sockets, installs: spec.installs };
+        let filter = self.filters.as_mut().map(|all| all.program(&spec.syscalls, kind));
         let spec = place.as_ref().map_or(spec, |place| &place.spec);
         let namespaces = namespaces(view, spec.network);
         let root = place.as_ref().map(|place| place.root.clone());
@@ -278,7 +282,7 @@ impl Launcher {
         let mut prepare = || -> Result<(), Failure> {
             sandbox.limit(pid, spec.limits());
             if matches!(view, View::Own { userns: true }) {
-                map_ids(pid, spec.host_uid).step("user mapping")?;
+                map_ids(pid, spec.host_uid, spec.installs).step("user mapping")?;
             }
             if place.is_none() && !spec.mount_points.is_empty() {
                 sandbox.mounts = Some(attach::mounts_of(pid).step("mount namespace")?);
@@ -513,12 +517,15 @@ fn own_user_namespace() -> io::Result<()> {
 }
 
 /// Who is who in a sandbox. As root the setup runs as the real root, so that it may read the
-/// server's own directories, and the worker becomes a user that owns nothing.
-fn map_ids(pid: i32, host_uid: u32) -> io::Result<()> {
+/// server's own directories, and the worker becomes a user that owns nothing. What `installs` is to
+/// find itself as root, so the two change places; it has no capability to become the other.
+fn map_ids(pid: i32, host_uid: u32, installs: bool) -> io::Result<()> {
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let inside = init::INSIDE;
+    let (ours, inside) =
+        if installs { (init::INSIDE, init::ROOT) } else { (init::ROOT, init::INSIDE) };
     let maps = if uid == 0 {
-        [format!("0 0 1\n{inside} {host_uid} 1\n"), format!("0 0 1\n{inside} {host_uid} 1\n")]
+        let map = format!("{ours} 0 1\n{inside} {host_uid} 1\n");
+        [map.clone(), map]
     } else {
         std::fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
         [format!("{inside} {uid} 1\n"), format!("{inside} {gid} 1\n")]

@@ -153,6 +153,11 @@ impl Launcher {
         self.0.ground.base.is_none()
     }
 
+    /// Whether there are sandboxes that change images; see [`Spec::installs`].
+    pub fn can_install(&self) -> bool {
+        self.has_views() && self.0.ground.user_namespaces
+    }
+
     /// Whether sandboxes can be made to stand still; see [`Child::freeze`].
     pub fn can_freeze(&self) -> bool {
         self.0.ground.freezes

@@ -288,6 +288,7 @@ pub(crate) fn trial() -> Spec {
         cwd: PathBuf::from("/"),
         root: None,
         scratch: Vec::new(),
+        installs: false,
         binds: Vec::new(),
         mount_points: Vec::new(),
         network: Network::None,

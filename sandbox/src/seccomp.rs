@@ -24,6 +24,8 @@ struct List {
     condition: Vec<Condition>,
     /// Where nothing but this keeps sandboxes from networks.
     no_network: Vec<Refusal>,
+    /// Answered to what installs packages as if it were done.
+    pretend: Vec<Group>,
     refuse: Vec<Refusal>,
     kill: Vec<Group>,
 }
@@ -77,6 +79,9 @@ enum Answer {
     /// None: the process is killed by `SIGSYS`.
     #[serde(rename = "kill")]
     Kill,
+    /// That it is done.
+    #[serde(skip)]
+    Done,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -136,11 +141,20 @@ pub fn check_call(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What a sandbox is for, as far as calls differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Purpose {
+    /// Whether sockets are wanted.
+    pub sockets: bool,
+    /// Whether it is told that it can do what only root can.
+    pub installs: bool,
+}
+
 /// The programs of this machine, one for each set of additions.
 pub(crate) struct Filters {
     list: List,
     machine: &'static Machine,
-    made: HashMap<(Vec<String>, bool), Rc<[sock_filter]>>,
+    made: HashMap<(Vec<String>, Purpose), Rc<[sock_filter]>>,
 }
 
 impl Filters {
@@ -154,13 +168,10 @@ impl Filters {
         }
     }
 
-    /// The program for the base list and these calls; `sockets` are wanted or not.
-    pub(crate) fn program(&mut self, additions: &[String], sockets: bool) -> Rc<[sock_filter]> {
-        let key = (additions.to_vec(), sockets);
-        let made = self.made.entry(key);
-        Rc::clone(
-            made.or_insert_with(|| self.list.program(self.machine, additions, sockets).into()),
-        )
+    /// The program for the base list and these calls.
+    pub(crate) fn program(&mut self, additions: &[String], kind: Purpose) -> Rc<[sock_filter]> {
+        let made = self.made.entry((additions.to_vec(), kind));
+        Rc::clone(made.or_insert_with(|| self.list.program(self.machine, additions, kind).into()))
     }
 }
 
@@ -169,8 +180,8 @@ impl List {
         toml::from_str(LIST)
     }
 
-    fn program(&self, machine: &Machine, additions: &[String], sockets: bool) -> Vec<sock_filter> {
-        let verdicts = self.verdicts(machine, additions, sockets);
+    fn program(&self, machine: &Machine, additions: &[String], kind: Purpose) -> Vec<sock_filter> {
+        let verdicts = self.verdicts(machine, additions, kind);
         // From the first number after the listed ones on, every call is one that is not listed.
         let end = verdicts.keys().last().map_or(0, |last| last + 1);
         let mut ranges: Vec<(u32, Verdict<'_>)> = Vec::new();
@@ -191,7 +202,7 @@ impl List {
         &self,
         machine: &Machine,
         additions: &[String],
-        sockets: bool,
+        kind: Purpose,
     ) -> BTreeMap<u32, Verdict<'_>> {
         let mut verdicts = BTreeMap::new();
         let mut add = |calls: &[String], verdict| {
@@ -206,9 +217,12 @@ impl List {
         for condition in &self.condition {
             add(std::slice::from_ref(&condition.call), Verdict::Ask(condition));
         }
-        let closed = self.no_network.iter().filter(|_| !sockets);
+        let closed = self.no_network.iter().filter(|_| !kind.sockets);
         closed.for_each(|of| add(&of.calls, Verdict::Answer(of.errno)));
         self.kill.iter().for_each(|of| add(&of.calls, Verdict::Answer(Answer::Kill)));
+        // Nothing is done, so this undoes nothing either.
+        let pretended = self.pretend.iter().filter(|_| kind.installs);
+        pretended.for_each(|of| add(&of.calls, Verdict::Answer(Answer::Done)));
         verdicts
     }
 }

@@ -124,8 +124,9 @@ fn open(spec: &Spec) -> Result<(Vec<(PathBuf, Tree)>, Links), Failure> {
             (trees, links)
         }
     };
+    let of_base = if spec.installs { sys::NOSUID | sys::NODEV } else { read_only };
     for (path, source) in base {
-        add(&source, &path, read_only)?;
+        add(&source, &path, of_base)?;
     }
     for path in devices() {
         add(&path, &path, sys::NOSUID)?;

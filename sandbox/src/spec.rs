@@ -21,6 +21,10 @@ pub struct Spec {
     /// Directories of it that may be written to: empty at first, in memory, as far as they are there.
     /// The first sixteen count.
     pub scratch: Vec<PathBuf>,
+    /// Whether it changes `root`, which is then a copy of its own: it may be written to, and the process
+    /// is user 0 inside, without any right of root's. Calls that give files to others, or make it one
+    /// of them, do nothing and say that they did. Takes user namespaces.
+    pub installs: bool,
     /// What is visible beyond the base view.
     pub binds: Vec<Bind>,
     /// Empty directories, absolute paths inside, where more can be attached later: see

@@ -51,9 +51,15 @@ fn a_function_runs_on_any_image_that_holds_its_language() {
     // Nothing of the host's languages is mixed in, and what is in an image is found after a crash.
     let s = s.crash_and_restart(&[]);
     assert_eq!(s.run("look", "[1]")["output"], wanted);
-    let other = s.file("other.py", &LOOK.replace("'payload': payload", "'payload': 'new'"));
-    s.dispatch(&["update", "function", "look", &other, "--wait"]).ok();
-    assert_eq!(s.run("look", "[1]")["output"]["payload"], "new");
+    // The label of the first Dispatch's bases says more than a port does. It has the same files.
+    let label = json!({"io.dispatchframework.functionTemplate": "/function-template"});
+    let labelled = json!({"Env": [PATHS], "Cmd": ["/server"], "Labels": label,
+        "ExposedPorts": {"8080/tcp": {}}});
+    image(&s, "labelled", &python, &labelled);
+    let base = s.dispatch(&["get", "base-image", "labelled", "-o", "json"]).json();
+    assert_eq!(base["language"], "python3", "{base}");
+    s.dispatch(&["delete", "image", "labelled"]).ok();
+    s.dispatch(&["delete", "base-image", "labelled"]).ok();
     // An image is kept for as long as somebody uses it.
     let records = || std::fs::read_dir(s.data.join("images/records")).unwrap().flatten();
     let aged = || {
@@ -66,6 +72,11 @@ fn a_function_runs_on_any_image_that_holds_its_language() {
         }
         s.dispatch(&["manage", "gc", "--older-than", "1"]).ok()
     };
+    assert!(aged().contains("image"), "the labelled one");
+    assert_eq!(records().count(), 1);
+    let other = s.file("other.py", &LOOK.replace("'payload': payload", "'payload': 'new'"));
+    s.dispatch(&["update", "function", "look", &other, "--wait"]).ok();
+    assert_eq!(s.run("look", "[1]")["output"]["payload"], "new");
     s.dispatch(&["delete", "base-image", "py"]).ok();
     s.dispatch(&["delete", "image", "py"]).ok();
     assert!(aged().contains("image archive"));

@@ -28,4 +28,5 @@ mod runs;
 mod schedules;
 mod secrets;
 mod support;
+mod system;
 mod wasm;

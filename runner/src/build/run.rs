@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use super::hidden::Hidden;
 use super::{BUILD_UID, LayerLimits, settle};
 use crate::BuildError;
+use crate::egress::Door;
 use crate::language::Installed;
 
 /// Lines and bytes of the program's output that a failure shows.
@@ -34,6 +35,9 @@ pub(crate) struct Work<'a> {
     pub limits: &'a LayerLimits,
     /// What it knows and its log must not.
     pub hidden: Hidden,
+    /// The proxy of one that has a network of its own; it waits until a line on descriptor 3 says that
+    /// this is there.
+    pub door: Option<&'a Door>,
 }
 
 /// Runs it; its lines go to `log` as they come.
@@ -46,8 +50,17 @@ pub(crate) async fn run(
     log: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<(), BuildError> {
     let (name, limits) = (work.name, work.limits);
-    let child =
-        launcher.spawn(&work.spec).await.map_err(|error| BuildError::Failed(error.to_string()))?;
+    let failed = |error: dispatch_sandbox::Error| BuildError::Failed(error.to_string());
+    let child = launcher.spawn(&work.spec).await.map_err(failed)?;
+    let _open = match work.door {
+        Some(door) => {
+            let open = door.open(&child, None).await.map_err(failed)?;
+            nix::unistd::write(&child.channel, b"\n")
+                .map_err(|error| BuildError::Failed(error.to_string()))?;
+            Some(open)
+        }
+        None => None,
+    };
     let mut last = Last { lines: VecDeque::new(), hidden: work.hidden.clone() };
     let end = tokio::time::timeout(limits.build_time, watch(child, work, &mut last, log));
     let end = end.await.map_err(|_| {
@@ -101,6 +114,7 @@ pub(crate) fn sandbox(
         cwd,
         root: None,
         scratch: Vec::new(),
+        installs: false,
         binds: own.chain(binds).collect(),
         mount_points: Vec::new(),
         network: Network::None,
@@ -144,7 +158,10 @@ async fn watch(
             line = line(&mut err), if err_open => err_open = last.take(line, log),
             _ = measure.tick() => {
                 let (tree, most, what) = (work.tree.to_owned(), *work.limits, work.what.to_owned());
-                let size = tokio::task::spawn_blocking(move || settle::measure(&tree, &what, &most));
+                let size = tokio::task::spawn_blocking(move || {
+                    settle::measure(&tree, &what, &most)?;
+                    settle::leave_room(&tree)
+                });
                 let size = size.await;
                 if let Ok(Err(error)) = size {
                     child.kill();

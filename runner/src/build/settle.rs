@@ -7,7 +7,11 @@ use std::path::{Component, Path};
 
 use super::LayerLimits;
 
-fn is_root() -> bool {
+/// Bytes of the disk that builders leave to others.
+const ROOM: u64 = 512 << 20;
+
+/// Whether files can be given to others.
+pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|data| data.uid() == 0)
 }
 
@@ -68,6 +72,16 @@ pub(crate) fn measure(root: &Path, what: &str, limits: &LayerLimits) -> io::Resu
             let most = limits.files;
             return Err(refuse(format!("{what} have more than {most} files")));
         }
+    }
+    Ok(())
+}
+
+/// Refuses to go on where the disk is nearly full: files without a name are in no tree.
+pub(crate) fn leave_room(root: &Path) -> io::Result<()> {
+    let disk = nix::sys::statvfs::statvfs(root)?;
+    if disk.blocks_available().saturating_mul(disk.fragment_size()) < ROOM {
+        let least = ROOM >> 20;
+        return Err(refuse(format!("less than {least} MiB are left on the server's disk")));
     }
     Ok(())
 }

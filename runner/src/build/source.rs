@@ -94,6 +94,7 @@ pub(crate) async fn build(
         tree: &tree,
         limits,
         hidden: Hidden::default(),
+        door: None,
     };
     let function = &request.function;
     run::run(&shared.launcher, &work, &|line| tracing::debug!(function, "build: {line}")).await?;

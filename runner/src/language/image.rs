@@ -169,6 +169,11 @@ pub(super) fn name(language: &str, image: &Image) -> String {
     format!("{language}{IN}{}", image.id)
 }
 
+/// Whether a name is that of a language in this image.
+pub(super) fn is_in(name: &str, image: &Image) -> bool {
+    name.split_once(IN).is_some_and(|(_, id)| id == image.id.to_string())
+}
+
 /// The language itself.
 pub(crate) fn language(name: &str) -> &str {
     name.split_once(IN).map_or(name, |(language, _)| language)

@@ -117,8 +117,15 @@ impl Prepared {
             ];
             let spec = run::sandbox(installed.words(command, &[]), installed, binds, &limits);
             let (name, what) = (pack.name.as_str(), "the prepared files");
-            let work =
-                Work { name, what, spec, tree: &tree, limits: &limits, hidden: Hidden::default() };
+            let work = Work {
+                name,
+                what,
+                spec,
+                tree: &tree,
+                limits: &limits,
+                hidden: Hidden::default(),
+                door: None,
+            };
             run::run(launcher, &work, &|line| tracing::debug!(language = name, "{line}")).await?;
             let files = files.clone();
             let moved = tokio::task::spawn_blocking(move || {

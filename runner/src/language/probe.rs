@@ -268,6 +268,7 @@ pub(crate) fn command(argv: Vec<String>, directories: &[PathBuf]) -> Spec {
         cwd: PathBuf::from("/tmp"),
         root: None,
         scratch: Vec::new(),
+        installs: false,
         binds: directories.iter().map(same).collect(),
         mount_points: Vec::new(),
         network: Network::None,

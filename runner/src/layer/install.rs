@@ -126,6 +126,7 @@ pub(super) async fn run(
         tree: build,
         limits,
         hidden: hidden(plan.secrets),
+        door: None,
     };
     run::run(launcher, &work, log).await
 }

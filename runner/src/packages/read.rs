@@ -61,6 +61,15 @@ pub(super) fn system(root: &Path, found: &mut BTreeSet<Package>) {
             }
         }
     }
+    // The databases of rpm are of several kinds; what it lists is written down when packages are added.
+    if let Some(text) = inside(root, "usr/lib/dispatch/packages.rpm", MAX_LIST) {
+        for line in text.lines() {
+            let mut fields = line.split('\t').map(str::trim);
+            let mut field = || fields.next().unwrap_or_default();
+            let (name, version, licence) = (field(), field(), field());
+            found.extend(package("rpm", name, version, licence));
+        }
+    }
     if let Some(text) = inside(root, "lib/apk/db/installed", MAX_LIST) {
         for fields in paragraphs(&text, ":") {
             let field = |name: &str| fields.get(name).copied().unwrap_or_default();

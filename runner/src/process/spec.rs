@@ -83,6 +83,7 @@ fn base<'a>(shared: &'a Shared, language: &str, host_uid: u32) -> Result<Base<'a
         cwd: SOURCE.into(),
         root: None,
         scratch: Vec::new(),
+        installs: false,
         binds,
         mount_points: vec![SOURCE.into(), pack.worker.layer_target.clone().into()],
         network: Network::None,

@@ -92,6 +92,7 @@ fn answer(answer: Answer) -> sock_filter {
         Answer::NoSuchCall => libc::ENOSYS,
         Answer::NoSuchFamily => libc::EAFNOSUPPORT,
         Answer::Invalid => libc::EINVAL,
+        Answer::Done => 0,
         Answer::Kill => return instruction(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0),
     };
     instruction(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | errno.unsigned_abs(), 0, 0)

@@ -8,6 +8,9 @@ const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO;
 
+const PLAIN: Purpose = Purpose { sockets: true, installs: false };
+const CLOSED: Purpose = Purpose { sockets: false, installs: false };
+
 /// What the kernel would do, by the same rules.
 fn judge(program: &[sock_filter], audit: u32, number: u32, arguments: [u64; 6]) -> u32 {
     let mut data = [number.to_le_bytes(), audit.to_le_bytes()].concat();
@@ -31,7 +34,7 @@ fn judge(program: &[sock_filter], audit: u32, number: u32, arguments: [u64; 6]) 
 }
 
 fn ask(machine: &Machine, name: &str, arguments: &[u64]) -> u32 {
-    let program = List::read().unwrap().program(machine, &[], true);
+    let program = List::read().unwrap().program(machine, &[], PLAIN);
     let mut all = [0; 6];
     all[..arguments.len()].copy_from_slice(arguments);
     judge(&program, machine.audit, (machine.number)(name).unwrap(), all)
@@ -63,8 +66,8 @@ fn every_entry_is_a_call_listed_once_with_a_reason() {
 fn the_program_says_what_the_list_says_for_every_number() {
     for machine in [X86_64, AARCH64] {
         let list = List::read().unwrap();
-        let program = list.program(&machine, &[], true);
-        let verdicts = list.verdicts(&machine, &[], true);
+        let program = list.program(&machine, &[], PLAIN);
+        let verdicts = list.verdicts(&machine, &[], PLAIN);
         for number in 0..600 {
             let said = judge(&program, machine.audit, number, [u64::MAX; 6]);
             match verdicts.get(&number) {
@@ -83,7 +86,7 @@ fn the_program_says_what_the_list_says_for_every_number() {
 
 #[test]
 fn what_other_machines_and_abis_call_is_killed() {
-    let program = List::read().unwrap().program(&X86_64, &[], true);
+    let program = List::read().unwrap().program(&X86_64, &[], PLAIN);
     // Those of the 32-bit machine, x32, and a number that is none.
     assert_eq!(judge(&program, 0x4000_0003, 3, [0; 6]), KILL);
     assert_eq!(judge(&program, AARCH64.audit, 63, [0; 6]), KILL);
@@ -94,7 +97,7 @@ fn what_other_machines_and_abis_call_is_killed() {
 #[test]
 fn no_socket_is_made_where_no_namespace_keeps_it_inside() {
     for machine in [X86_64, AARCH64] {
-        let program = List::read().unwrap().program(&machine, &[], false);
+        let program = List::read().unwrap().program(&machine, &[], CLOSED);
         let ask = |name| judge(&program, machine.audit, (machine.number)(name).unwrap(), [1; 6]);
         assert_eq!(ask("socket"), REFUSE | libc::EAFNOSUPPORT as u32);
         // Pairs reach nobody else.
@@ -223,7 +226,7 @@ fn a_language_adds_calls_but_none_that_kills_or_depends() {
     let list = List::read().unwrap();
     let number = (X86_64.number)("mbind").unwrap();
     for (additions, wanted) in [(&[][..], REFUSE | 1), (&["mbind".to_owned()][..], ALLOW)] {
-        let program = list.program(&X86_64, additions, true);
+        let program = list.program(&X86_64, additions, PLAIN);
         assert_eq!(judge(&program, X86_64.audit, number, [0; 6]), wanted);
     }
     assert_eq!(check_call("mbind"), Ok(()));
@@ -235,10 +238,36 @@ fn a_language_adds_calls_but_none_that_kills_or_depends() {
         assert!(check_call(name).unwrap_err().contains(why), "{name}");
     }
     // Past the check, too.
-    let program = list.program(&X86_64, &["mount".to_owned(), "clone".to_owned()], true);
+    let program = list.program(&X86_64, &["mount".to_owned(), "clone".to_owned()], PLAIN);
     let ask = |name, argument| {
         let number = (X86_64.number)(name).unwrap();
         judge(&program, X86_64.audit, number, [argument, 0, 0, 0, 0, 0])
     };
     assert_eq!((ask("mount", 0), ask("clone", 0x1000_0000)), (KILL, KILL));
+}
+
+#[test]
+fn what_installs_packages_is_told_that_root_s_calls_are_done_and_may_do_no_more() {
+    let list = List::read().unwrap();
+    for machine in [X86_64, AARCH64] {
+        let kind = Purpose { sockets: true, installs: true };
+        let of = |kind, name: &str| {
+            let number = (machine.number)(name)?;
+            Some(judge(&list.program(&machine, &[], kind), machine.audit, number, [0; 6]))
+        };
+        let pretended: BTreeSet<&str> =
+            list.pretend.iter().flat_map(|of| &of.calls).map(String::as_str).collect();
+        for name in &pretended {
+            // Nothing but zero: the call is not made, and its answer is that it was.
+            assert!(of(kind, name).is_none_or(|verdict| verdict == REFUSE), "{name}");
+        }
+        for name in syscalls_of(&list).filter(|name| !pretended.contains(name)) {
+            assert_eq!(of(kind, name), of(PLAIN, name), "{name}");
+        }
+    }
+}
+
+fn syscalls_of(list: &List) -> impl Iterator<Item = &str> {
+    let groups = list.allow.iter().chain(&list.kill).flat_map(|group| &group.calls);
+    groups.chain(list.refuse.iter().flat_map(|of| &of.calls)).map(String::as_str)
 }

@@ -88,3 +88,45 @@ async fn without_a_view_of_its_own_no_sandbox_has_another_root() {
     let error = refused(&launcher, &spec).await;
     assert!(error.contains("image"), "{error}");
 }
+
+#[tokio::test]
+async fn what_changes_an_image_is_root_by_name_only() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let (launcher, image) = (Launcher::start().unwrap(), image());
+    if !launcher.can_install() {
+        println!("skipped: there are no user namespaces");
+        return;
+    }
+    copy(Path::new("/usr/bin/busybox"), image.path());
+    let host_uid = 200_017;
+    let ours = nix::unistd::geteuid().is_root();
+    for name in [".", "etc", "opt", "opt/tool", "etc/os-release"] {
+        if ours {
+            chown(image.path().join(name), Some(host_uid), Some(host_uid)).unwrap();
+        }
+    }
+    let script = "bb() { /usr/bin/busybox \"$@\"; }; bb id -u; echo changed > /etc/os-release; \
+        echo new > /opt/tool/new; bb chown 33:33 /opt/tool/new && echo owned; \
+        bb chmod 4755 /opt/tool/new; bb chroot / /bin/sh -c 'echo in the root'; \
+        bb setuidgid 1000 /usr/bin/busybox id -u 2>&1; \
+        echo no > /x 2>/dev/null || echo refused; \
+        bb cat /proc/self/status | bb grep -E '^Cap(Eff|Bnd)|NoNewPrivs'";
+    let mut spec = shell(script);
+    spec.root = Some(image.path().to_owned());
+    spec.installs = true;
+    let said = run(&launcher, &spec).await;
+    let lines: Vec<&str> = said.out.lines().collect();
+    assert_eq!(lines[..3], ["0", "owned", "in the root"], "{} {}", said.out, said.err);
+    assert!(lines.contains(&"refused") && lines.contains(&"NoNewPrivs:\t1"), "{lines:?}");
+    assert!(!lines.contains(&"1000"), "nobody becomes the other user of its namespace");
+    for set in ["CapEff", "CapBnd"] {
+        assert!(lines.contains(&&*format!("{set}:\t0000000000000000")), "{lines:?}");
+    }
+    let made = fs::metadata(image.path().join("opt/tool/new")).unwrap();
+    assert_eq!(made.uid(), if ours { host_uid } else { nix::unistd::geteuid().as_raw() });
+    assert_eq!(fs::read_to_string(image.path().join("etc/os-release")).unwrap(), "changed\n");
+    // A call that would do something elsewhere still ends it.
+    spec.argv =
+        ["/usr/bin/busybox", "mount", "-t", "tmpfs", "x", "/opt"].map(str::to_owned).to_vec();
+    assert_eq!(run(&launcher, &spec).await.exit, Exit::ForbiddenCall);
+}

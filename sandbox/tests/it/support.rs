@@ -17,6 +17,7 @@ pub fn spec(argv: &[&str]) -> Spec {
         cwd: PathBuf::from("/tmp"),
         root: None,
         scratch: Vec::new(),
+        installs: false,
         binds: Vec::new(),
         mount_points: Vec::new(),
         network: Network::None,

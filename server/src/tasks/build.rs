@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use dispatch_api::{BaseImage, Function, Kind, Status};
 use dispatch_runner::image::Credentials;
-use dispatch_runner::{BuildError, BuildSecrets, LayerRequest, PullRequest, Pulled, SourceRequest};
+use dispatch_runner::{
+    BuildError, BuildSecrets, LayerRequest, PullRequest, Pulled, SourceRequest, SystemRequest,
+};
 use serde_json::json;
 
 use super::{backoff, gone};
@@ -261,13 +263,23 @@ async fn build_image(app: &Arc<App>, entity: &Entity) -> Result<Built, BuildErro
             _ => return Ok(Built::NotYet),
         },
     };
-    if let Some(package) = image.system_dependencies.packages.first() {
+    let packages = image.system_dependencies.packages;
+    let runtime = if packages.is_empty() {
+        runtime
+    } else if runtime == language {
         return Err(BuildError::Rejected(format!(
             "system package {} cannot be added to {}: its functions run on the languages of this \
-             machine, whose packages its administrator installs; leave out --system-deps",
-            package.name, base.name
+             machine, whose packages its administrator installs; leave out --system-deps, or make the \
+             base image of a container image, whose own package manager adds them",
+            packages[0].name, base.name
         )));
-    }
+    } else {
+        let packages = packages.into_iter().map(|package| (package.name, package.version));
+        let organization = entity.org.clone();
+        let request = SystemRequest { organization, runtime, packages: packages.collect() };
+        let added = app.runner.add_packages(&request, &|line| log.line(line)).await;
+        added.inspect_err(|error| log.line(&format!("failed: {error}")))?.runtime
+    };
     let secrets = build_secrets(app, &entity.org, &image.build_secrets).await?;
     let request = LayerRequest {
         organization: entity.org.clone(),
