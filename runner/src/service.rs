@@ -67,6 +67,9 @@ pub struct Service {
     pub hosts: Vec<(String, Ipv4Addr)>,
     /// The directory on the host that it has as [`STATE`].
     pub state: PathBuf,
+    /// Directories of the host that it sees at their own paths, and may write to where their owner
+    /// lets it.
+    pub directories: Vec<PathBuf>,
     /// Ports of its 127.0.0.1 that are served by `taker`.
     pub ports: Vec<u16>,
     /// Serves them.

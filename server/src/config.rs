@@ -13,7 +13,7 @@ use dispatch_runner::Tier;
 use dispatch_runner::process::Wish;
 use serde::Deserialize;
 
-pub use self::list::{Host, List, Mirror};
+pub use self::list::{Directory, Host, List, Mirror};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -94,6 +94,7 @@ show_as_text!(
     EgressMode,
     List<Net>,
     List<Host>,
+    List<Directory>,
     List<Mirror>
 );
 
@@ -186,6 +187,8 @@ settings! {
     max_queued_runs: i64 = 10_000, "DISPATCH_MAX_QUEUED_RUNS";
     /// Runs that nobody waits for and that are executed at the same time
     async_concurrency: usize = 32, "DISPATCH_ASYNC_CONCURRENCY";
+    /// Directories of the machine that event drivers of the default organization may name, with commas
+    driver_directories: List<Directory> = List::default(), "DISPATCH_DRIVER_DIRECTORIES";
     /// Deliveries of events that are tried at the same time
     event_concurrency: usize = 64, "DISPATCH_EVENT_CONCURRENCY";
     /// Minutes in which an event with the same source and id is the same event

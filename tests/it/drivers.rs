@@ -50,6 +50,12 @@ fn http(port: u16, request: &str) -> String {
     answer
 }
 
+/// Lets every user write to a directory.
+fn open_to_all(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+}
+
 /// The processes of drivers of a type.
 fn processes(of: &str) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
@@ -127,14 +133,17 @@ fn a_ticker_ticks_through_crashes_updates_and_restarts() {
 
 #[test]
 fn requests_of_strangers_reach_exposed_drivers_and_events_leave_by_others() {
-    let mut s = Server::start();
+    let place = tempfile::tempdir().unwrap();
+    open_to_all(place.path());
+    let given = place.path().display().to_string();
+    let mut s = Server::with(&["--driver-directories", &given]);
     let body = json!({ "name": "s", "secrets": { "secret": "sesame" } });
     post(&s, "/v1/secret", body);
     let settings = config(&[("signature", "hmac"), ("header", "x-signature"), ("source", "/hook")]);
     let body = json!({ "name": "hook", "type": "webhook", "config": settings, "secrets": ["s"] });
     let made = post(&s, "/v1/event/drivers", body);
     assert!(made["url"].as_str().unwrap().ends_with("/driver/default/hook"), "{made}");
-    let settings = config(&[("path", "/state/out"), ("as", "lines")]);
+    let settings = config(&[("path", &format!("{given}/out")), ("as", "lines")]);
     post(
         &s,
         "/v1/event/drivers",
@@ -168,6 +177,8 @@ fn requests_of_strangers_reach_exposed_drivers_and_events_leave_by_others() {
     let event = get(&s, "/v1/event/log")[0]["event"].clone();
     assert_eq!(event["source"], "/hook", "{event}");
     until("it has left", || get(&s, "/v1/event/subscriptions/away")["progress"]["delivered"] == 1);
+    let written = std::fs::read_to_string(place.path().join("out")).unwrap();
+    assert!(written.contains("/hook"), "{written}");
     // A driver that is not exposed is not there for strangers.
     let hidden = "POST /driver/default/out HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
                   content-length: 0\r\n\r\n";

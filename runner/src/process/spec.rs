@@ -207,6 +207,11 @@ pub fn service(
     spec.binds.push(read_only(hosts, "/etc/hosts"));
     let state = Bind { source: service.state.clone(), target: STATE.into(), writable: true };
     spec.binds.push(state);
+    spec.binds.extend(service.directories.iter().map(|path| Bind {
+        source: path.clone(),
+        target: path.clone(),
+        writable: true,
+    }));
     let proxy = egress::environment().filter(|_| service.egress.reach().is_some());
     let at_start = spec.env.into_iter().chain(proxy).chain(service.environment.iter().cloned());
     spec.env = at_start.collect::<BTreeMap<_, _>>().into_iter().collect();

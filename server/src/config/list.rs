@@ -1,6 +1,7 @@
 //! Settings of several values, with commas between them.
 
 use std::fmt::{self, Display};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use dispatch_runner::image::Registries;
@@ -37,6 +38,29 @@ impl<T: FromStr<Err = String>> TryFrom<String> for List<T> {
 impl<T: Display> Display for List<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.iter().map(T::to_string).collect::<Vec<_>>().join(","))
+    }
+}
+
+/// A directory of the machine: an absolute path without detours, below the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory(pub PathBuf);
+
+impl FromStr for Directory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Directory, String> {
+        let path = Path::new(text);
+        let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+        if path.is_absolute() && path.parent().is_some() && path.components().all(plain) {
+            return Ok(Directory(path.components().collect()));
+        }
+        Err(format!("{text:?} is no absolute path of a directory"))
+    }
+}
+
+impl Display for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
     }
 }
 

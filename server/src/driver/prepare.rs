@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -209,6 +209,7 @@ pub(super) async fn service(
         "" => format!("--{}", setting.key),
         value => format!("--{}={value}", setting.key),
     }));
+    let directories = directories(app, org, &settings);
     let token = app.drivers.begin(org, name, &language, driver_type.expose).map_err(fault)?;
     let own = [
         ("AUTH_TOKEN", token),
@@ -231,10 +232,23 @@ pub(super) async fn service(
         links: ways.links,
         hosts: ways.hosts,
         state: state(app, &entity.id),
+        directories,
         ports: vec![SINK_PORT],
         taker: ingest::taker(app, org),
         grace: GRACE,
     })
+}
+
+/// The directories of the machine that the settings name and the operator gives.
+fn directories(app: &App, org: &str, settings: &[Setting]) -> Vec<PathBuf> {
+    if org != app.config.default_organization {
+        return Vec::new();
+    }
+    let given = app.config.driver_directories.0.iter().map(|directory| &directory.0);
+    let named = |given: &&PathBuf| {
+        settings.iter().any(|setting| Path::new(&setting.value).starts_with(given))
+    };
+    given.filter(named).cloned().collect()
 }
 
 /// Puts other addresses into the settings that name places.
