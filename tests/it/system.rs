@@ -69,8 +69,11 @@ fn package(
     format!("{control}Filename: ./{name}.deb\nSize: {size}\nSHA256: {sum}\n\n")
 }
 
+/// A package: name, version, files by their paths, and the script that is run once it is there.
+type Package<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
+
 /// An image with apt, and with these packages in a directory that it takes them from.
-fn image(packages: &[(&str, &str, &[(&str, &str)], &str)]) -> Layers {
+fn image(packages: &[Package<'_>]) -> Layers {
     let place = tempfile::tempdir().unwrap();
     let index: String = packages
         .iter()
