@@ -1,7 +1,6 @@
 //! `cloudevents`: events that others post; `cloudevents-sink`: events posted to others.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::http::StatusCode;
 use dispatch_api::CloudEvent;
@@ -11,6 +10,7 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Url};
 use tokio_util::sync::CancellationToken;
 
+use crate::connect::{CA, client, url};
 use crate::kind::Open;
 use crate::{DriverType, Emitter, Error, Key, Settings, Sink, Source, Unpublished, Verdict, http};
 
@@ -41,6 +41,7 @@ pub(crate) const SINK: DriverType = DriverType {
     exposed: false,
     keys: &[
         Key::addresses("url", "Where to post to", &[("https", 443), ("http", 80)]).required(),
+        CA,
         Key::text("mode", "Attributes in headers, or all in the body")
             .one_of(&["binary", "structured"])
             .default("binary"),
@@ -96,14 +97,7 @@ struct Poster {
 }
 
 fn poster(settings: &Settings) -> Result<Box<dyn Sink>, Error> {
-    let text = settings.get("url");
-    let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-    let url = Url::parse(&text).map_err(|error| settings.wrong("url", &error.to_string()))?;
-    let client = Client::builder()
-        .timeout(Duration::from_secs(settings.number("timeout")))
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| Error::Failed(format!("no HTTP client: {error}")))?;
+    let (url, client) = (url(settings, "url")?, client(settings, settings.seconds("timeout"))?);
     Ok(Box::new(Poster {
         client,
         url,

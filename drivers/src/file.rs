@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::emitter::BATCH_EVENTS;
 use crate::kind::Open;
 use crate::message::{self, Format};
+use crate::seen::{MOST, Seen};
 use crate::state::State;
 use crate::{DriverType, Emitter, Error, Key, Settings, Sink, Source, Unpublished};
 
@@ -49,8 +49,6 @@ pub(crate) const SINK: DriverType = DriverType {
     open: Open::Sink(writer),
 };
 
-/// Files that are watched; more are left alone, and that is said.
-const MOST_FILES: usize = 100_000;
 /// Bytes of a file that become data.
 const MOST_CONTENT: u64 = 256 << 10;
 const POSITION: &str = "files.json";
@@ -63,7 +61,7 @@ struct Mark {
     bytes: u64,
 }
 
-type Seen = BTreeMap<String, Mark>;
+type Files = BTreeMap<String, Mark>;
 
 struct Watcher {
     directory: PathBuf,
@@ -89,8 +87,8 @@ fn watcher(settings: &Settings) -> Result<Box<dyn Source>, Error> {
 
 impl Watcher {
     /// The files that are there, by their paths below the directory.
-    fn look(&self) -> std::io::Result<Seen> {
-        let mut found = Seen::new();
+    fn look(&self) -> std::io::Result<Files> {
+        let mut found = Files::new();
         let mut queue = vec![self.directory.clone()];
         while let Some(directory) = queue.pop() {
             for entry in std::fs::read_dir(&directory)? {
@@ -111,8 +109,8 @@ impl Watcher {
                 let Ok(meta) = entry.metadata() else { continue };
                 let modified = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
                 let modified = i64::try_from(modified.as_micros()).unwrap_or(i64::MAX);
-                if found.len() == MOST_FILES {
-                    tracing::warn!("only {MOST_FILES} files are watched");
+                if found.len() == MOST {
+                    tracing::warn!("only {MOST} files are watched");
                     return Ok(found);
                 }
                 found.insert(name.to_owned(), Mark { modified, bytes: meta.len() });
@@ -148,13 +146,15 @@ impl Source for Watcher {
             let failed = |error: std::io::Error| {
                 Error::Failed(format!("cannot read {}: {error}", self.directory.display()))
             };
-            let mut seen: Seen = match self.state.read(POSITION)? {
+            let mut seen = match Seen::read(&self.state, POSITION)? {
                 Some(seen) => seen,
-                None if self.existing => Seen::new(),
-                None => self.look().map_err(failed)?,
+                None => {
+                    let first =
+                        if self.existing { Files::new() } else { self.look().map_err(failed)? };
+                    Seen::begin(&self.state, POSITION, first)?
+                }
             };
-            self.state.write(POSITION, &seen)?;
-            let mut before = seen.clone();
+            let mut before = Files::new();
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
@@ -162,27 +162,14 @@ impl Source for Watcher {
                 }
                 let now = self.look().map_err(failed)?;
                 // Who still writes is left alone: a file is told of when it was the same twice.
-                let settled = |name: &String, mark: &Mark| before.get(name) == Some(mark);
                 let fresh: Vec<(String, Mark)> = (now.iter())
-                    .filter(|(name, mark)| seen.get(*name) != Some(mark) && settled(name, mark))
+                    .filter(|(name, mark)| !seen.has(name, mark))
+                    .filter(|(name, mark)| before.get(*name) == Some(mark))
                     .map(|(name, mark)| (name.clone(), *mark))
                     .collect();
-                for some in fresh.chunks(BATCH_EVENTS) {
-                    let events: Vec<CloudEvent> = (some.iter())
-                        .map(|(name, mark)| {
-                            self.event(&emitter, name, *mark, !seen.contains_key(name))
-                        })
-                        .collect();
-                    emitter.emit_all(&events).await?;
-                    seen.extend(some.iter().cloned());
-                    self.state.write(POSITION, &seen)?;
-                }
-                // What was removed is new when it comes again.
-                let many = seen.len();
-                seen.retain(|name, _| now.contains_key(name));
-                if seen.len() != many {
-                    self.state.write(POSITION, &seen)?;
-                }
+                let event = |name: &str, mark: &Mark, new| self.event(&emitter, name, *mark, new);
+                seen.tell(&emitter, &fresh, event).await?;
+                seen.keep(&now)?;
                 before = now;
             }
         })

@@ -1,17 +1,34 @@
 //! Event drivers: small programs that turn what happens elsewhere into events, and the other way
 //! round. Each type is described by data ([`types`]) and runs as `dispatch driver TYPE --key=value …`.
 
-#[allow(dead_code, reason = "brokers use the rest")]
+#[cfg_attr(not(feature = "full"), allow(dead_code, reason = "brokers use the rest"))]
 mod backoff;
 mod cloudevents;
+#[cfg_attr(not(feature = "full"), allow(dead_code, reason = "brokers use the rest"))]
+mod connect;
 mod cron;
 mod emitter;
 mod file;
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kind;
-#[allow(dead_code, reason = "brokers use the rest")]
+#[cfg_attr(not(feature = "full"), allow(dead_code, reason = "brokers use the rest"))]
 mod message;
+#[cfg(feature = "mqtt")]
+mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod program;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "s3")]
+mod s3;
+mod seen;
 mod settings;
 mod sink;
 mod state;
@@ -89,6 +106,34 @@ pub fn types() -> &'static [DriverType] {
         cron::SOURCE,
         file::SOURCE,
         file::SINK,
+        #[cfg(feature = "kafka")]
+        kafka::SOURCE,
+        #[cfg(feature = "kafka")]
+        kafka::SINK,
+        #[cfg(feature = "mqtt")]
+        mqtt::SOURCE,
+        #[cfg(feature = "mqtt")]
+        mqtt::SINK,
+        #[cfg(feature = "nats")]
+        nats::SOURCE,
+        #[cfg(feature = "nats")]
+        nats::SINK,
+        #[cfg(feature = "postgres")]
+        postgres::SOURCE,
+        #[cfg(feature = "postgres")]
+        postgres::SINK,
+        #[cfg(feature = "rabbitmq")]
+        rabbitmq::SOURCE,
+        #[cfg(feature = "rabbitmq")]
+        rabbitmq::SINK,
+        #[cfg(feature = "redis")]
+        redis::SOURCE,
+        #[cfg(feature = "redis")]
+        redis::SINK,
+        #[cfg(feature = "s3")]
+        s3::SOURCE,
+        #[cfg(feature = "s3")]
+        s3::SINK,
         ticker::SOURCE,
         webhook::SOURCE,
     ];

@@ -95,7 +95,12 @@ fn read(words: &[String]) -> Result<Option<Settings>, Error> {
     };
     let kind = find(name).ok_or_else(|| {
         let names: Vec<_> = types().iter().map(|kind| kind.name).collect();
-        Error::Config(format!("no driver type {name:?} is built in, only {}", names.join(", ")))
+        let more = if cfg!(feature = "full") {
+            ""
+        } else {
+            "; those for brokers and databases are in a program that is built with --features brokers"
+        };
+        Error::Config(format!("no driver type {name:?} is built in, only {}{more}", names.join(", ")))
     })?;
     if rest.iter().any(is_help) {
         help(kind);

@@ -8,6 +8,20 @@
 )]
 
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod local;
+#[cfg(feature = "mqtt")]
+mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
+#[cfg(feature = "redis")]
+mod redis;
 mod reference;
+#[cfg(feature = "s3")]
+mod s3;
 mod support;

@@ -229,6 +229,8 @@ pub fn free_port() -> u16 {
 #[allow(dead_code)]
 pub struct Broker {
     child: Child,
+    /// Whether it leads a group of processes.
+    group: bool,
     pub port: u16,
     pub data: TempDir,
 }
@@ -260,7 +262,7 @@ impl Broker {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut broker = Broker { child, port, data };
+        let mut broker = Broker { child, group: false, port, data };
         until("a broker that listens", || {
             if let Some(status) = broker.child.try_wait().unwrap() {
                 let log = std::fs::read_to_string(broker.data.path().join("log")).unwrap();
@@ -272,6 +274,14 @@ impl Broker {
         broker
     }
 
+    /// As `start`, for programs that are a script around the real one: all of them end.
+    pub async fn start_group(command: &mut Command, port: u16, data: TempDir) -> Broker {
+        use std::os::unix::process::CommandExt as _;
+        let mut broker = Broker::start(command.process_group(0), port, data).await;
+        broker.group = true;
+        broker
+    }
+
     /// Ends it without warning; its data stays.
     pub fn kill(mut self) -> TempDir {
         self.end();
@@ -279,6 +289,10 @@ impl Broker {
     }
 
     fn end(&mut self) {
+        if self.group {
+            let group = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -288,4 +302,22 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Posts an event to a sink and returns the status, which is `expected` if that is not 0.
+#[allow(dead_code)]
+pub async fn publish(sink: &Driver, id: &str, expected: u16) -> u16 {
+    let event = serde_json::json!({
+        "specversion": "1.0", "id": id, "source": "/test", "type": "test.sent",
+        "subject": "s", "time": "2026-01-01T00:00:00Z", "data": {"id": id},
+    });
+    let post = reqwest::Client::new()
+        .post(sink.url())
+        .header("content-type", dispatch_api::cloud_event::STRUCTURED)
+        .body(event.to_string());
+    let answer = post.send().await.unwrap();
+    let status = answer.status().as_u16();
+    let text = answer.text().await.unwrap();
+    assert!(expected == 0 || status == expected, "{status}: {text}");
+    status
 }
