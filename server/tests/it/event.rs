@@ -221,6 +221,26 @@ async fn batches_come_as_lists_and_one_bad_event_does_not_spoil_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flooded_subscription_leaves_room_for_others() {
+    let t = start_with(ServerArgs { event_concurrency: Some(4), ..ServerArgs::default() }).await;
+    t.image("python3").await;
+    t.python("slow", "import time\ndef handle(ctx, payload):\n    time.sleep(0.1)\n").await;
+    t.python("quick", ECHO).await;
+    subscribe(&t, json!({ "name": "flood", "eventType": "flood", "function": "slow" })).await;
+    subscribe(&t, json!({ "name": "quick", "eventType": "drop", "function": "quick" })).await;
+    let flood: Vec<_> = (0..200).map(|n| modern(&format!("f{n}"), "flood", n)).collect();
+    batch(&t, &flood).await;
+    deliveries(&t, "subscription=flood&state=delivered&limit=1", 1).await;
+    let drops: Vec<_> = (0..5).map(|n| modern(&format!("d{n}"), "drop", n)).collect();
+    batch(&t, &drops).await;
+    deliveries(&t, "subscription=quick&state=delivered", 5).await;
+    let flood = t.get("/v1/event/subscriptions/flood").await.is(200)["progress"].clone();
+    assert!(flood["lag"].as_i64() > Some(0), "the flood was over already: {flood}");
+    t.delete("/v1/event/subscriptions/flood").await.is(200);
+    t.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_with_one_key_come_in_order() {
     let t = start().await;
     t.image("python3").await;
