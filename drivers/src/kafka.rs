@@ -94,6 +94,11 @@ pub(crate) const SINK: DriverType = DriverType {
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one request waits for records.
 const WAIT: Duration = Duration::from_secs(2);
+/// How long leaving the group may take.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// How long nothing may be heard of the driver before the group goes on without it. After a loss of the
+/// connection the driver comes back as somebody else, and waits that long for itself.
+const SILENCE: Duration = Duration::from_secs(10);
 /// How long the server may be away before the group gives the partitions to another member.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
@@ -176,6 +181,8 @@ impl Session for Records {
             })
             .max_poll_records(i32::try_from(BATCH_EVENTS).unwrap_or(100))
             .max_poll_interval(PATIENCE)
+            .session_timeout(SILENCE)
+            .heartbeat_interval(SILENCE / 3)
             .build()
             .await
             .map_err(lost)?;
@@ -205,7 +212,8 @@ impl Session for Records {
     /// Leaves the group, so that another member can go on at once.
     async fn leave(&mut self) {
         if let Some(consumer) = self.consumer.take() {
-            let _ = consumer.close().await;
+            // Where the connection is lost there is nobody to tell.
+            let _ = tokio::time::timeout(FAREWELL, consumer.close()).await;
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub const TOKEN: &str = "a&token";
 /// Far longer than anything takes, so that what hangs is found.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 #[derive(Default)]
 struct Seen {
