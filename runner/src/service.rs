@@ -2,7 +2,7 @@
 //! own, ways out of it as a function has, and a directory that outlives it.
 
 use std::fs::Permissions;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use dispatch_api::egress::Target;
 use dispatch_sandbox::{Child, Exit, Socket};
-use tokio::io::BufReader;
 use tokio::net::unix::pipe::Receiver;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::build::run::line;
+use crate::build::run::Lines;
 use crate::build::settle;
 use crate::egress::Door;
 use crate::layer::LayerLimits;
@@ -65,7 +64,8 @@ pub struct Service {
     pub links: Vec<(SocketAddrV4, Target)>,
     /// Names it knows, and where on its loopback they are.
     pub hosts: Vec<(String, Ipv4Addr)>,
-    /// The directory on the host that it has as [`STATE`].
+    /// The directory on the host that it has as [`STATE`]. Beside it, with the extension `hosts`, is the
+    /// file of its names.
     pub state: PathBuf,
     /// Directories of the host that it sees at their own paths, and may write to where their owner
     /// lets it.
@@ -130,10 +130,11 @@ pub(crate) async fn run(
         ));
     }
     let uid = shared.uids.take();
-    let hosts = hosts(&shared.options.data_dir, &service.hosts).map_err(failed)?;
     let (state, number) = (service.state.clone(), uid.number());
     spawn_blocking(move || open_state(&state, number)).await.map_err(failed)?.map_err(failed)?;
-    let spec = spec::service(shared, service, hosts.path().to_owned(), number);
+    let hosts = service.state.with_extension("hosts");
+    write_hosts(&hosts, &service.hosts).map_err(failed)?;
+    let spec = spec::service(shared, service, hosts, number);
     let spec = spec.map_err(BuildError::Rejected)?;
     let child = shared.launcher.spawn(&spec).await.map_err(failed)?;
     let _ways = ways(shared, service, &child).await?;
@@ -143,15 +144,14 @@ pub(crate) async fn run(
     watch(shared, service, child, watcher, wished, stop).await
 }
 
-/// The file of names, for all to read.
-fn hosts(directory: &Path, names: &[(String, Ipv4Addr)]) -> io::Result<tempfile::NamedTempFile> {
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    writeln!(file, "127.0.0.1 localhost\n::1 localhost")?;
+/// Writes the file of names, for all to read.
+fn write_hosts(path: &Path, names: &[(String, Ipv4Addr)]) -> io::Result<()> {
+    let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
     for (name, address) in names {
-        writeln!(file, "{address} {name}")?;
+        text += &format!("{address} {name}\n");
     }
-    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-    Ok(file)
+    std::fs::write(path, text)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o644))
 }
 
 fn open_state(path: &Path, uid: u32) -> io::Result<()> {
@@ -200,7 +200,7 @@ async fn watch(
 ) -> Result<String, BuildError> {
     let pipe = |fd: &OwnedFd| {
         let pipe = fd.try_clone().and_then(Receiver::from_owned_fd);
-        pipe.map(BufReader::new).map_err(failed)
+        pipe.map(Lines::new).map_err(failed)
     };
     let (mut out, mut err) = (pipe(&child.stdout)?, pipe(&child.stderr)?);
     let (mut out_open, mut err_open) = (true, true);
@@ -213,10 +213,12 @@ async fn watch(
             true
         })
     };
-    while out_open || err_open {
+    loop {
         tokio::select! {
-            line = line(&mut out), if out_open => out_open = say(line),
-            line = line(&mut err), if err_open => err_open = say(line),
+            line = out.next(), if out_open => out_open = say(line),
+            line = err.next(), if err_open => err_open = say(line),
+            // Whoever closes both may run on.
+            exit = child.wait(), if !out_open && !err_open => return Ok(words(exit)),
             Some(wish) = wished.recv() => {
                 let made = child.sockets(vec![Socket::Free]).await.map_err(io::Error::other);
                 let _ = wish.send(made.and_then(|mut made| {
@@ -233,12 +235,6 @@ async fn watch(
             () = stop.cancelled() => return Ok(end(child, service.grace).await),
             () = shared.stopped.cancelled() => return Ok(end(child, Duration::ZERO).await),
         }
-    }
-    // Whoever closes both streams may run on.
-    tokio::select! {
-        exit = child.wait() => Ok(words(exit)),
-        () = stop.cancelled() => Ok("it was stopped".to_owned()),
-        () = shared.stopped.cancelled() => Ok("it was stopped".to_owned()),
     }
 }
 

@@ -179,6 +179,21 @@ fn requests_of_strangers_reach_exposed_drivers_and_events_leave_by_others() {
     until("it has left", || get(&s, "/v1/event/subscriptions/away")["progress"]["delivered"] == 1);
     let written = std::fs::read_to_string(place.path().join("out")).unwrap();
     assert!(written.contains("/hook"), "{written}");
+    // Made anew under its name, it is another one, and the end of the first does not concern it.
+    assert_eq!(request(s.port, "DELETE", "/v1/event/drivers/out", None).unwrap().0, 200);
+    let settings = config(&[("path", &format!("{given}/second")), ("as", "lines")]);
+    post(
+        &s,
+        "/v1/event/drivers",
+        json!({ "name": "out", "type": "file-sink", "config": settings }),
+    );
+    ready(&s, "out");
+    post(
+        &s,
+        "/v1/event",
+        json!({ "cloudEventsVersion": "0.1", "eventType": "t", "eventID": "2", "source": "/s" }),
+    );
+    until("the second one has it", || place.path().join("second").exists());
     // A driver that is not exposed is not there for strangers.
     let hidden = "POST /driver/default/out HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
                   content-length: 0\r\n\r\n";
@@ -197,6 +212,7 @@ fn requests_of_strangers_reach_exposed_drivers_and_events_leave_by_others() {
 const DRIVER: &str = r#"
 import json, os, sys, time, urllib.request, urllib.error
 print('args', sys.argv[1:], flush=True)
+print('token', os.environ['AUTH_TOKEN'], flush=True)
 endpoint = [a.split('=', 1)[1] for a in sys.argv if a.startswith('--dispatch-api-endpoint=')][0]
 def post(path, body):
     request = urllib.request.Request(f'http://{endpoint}{path}', json.dumps(body).encode(),
@@ -236,6 +252,19 @@ fn a_driver_in_a_container_image_speaks_as_the_old_ones_did() {
     let log = log(&s, "b");
     assert!(log.contains("'--quiet', '--level=low'") && log.contains("sent 200"), "{log}");
     assert!(!log.contains("reached"), "{log}");
+    // Its token is good at the server's own address too, for its own organization.
+    let token = log.lines().find_map(|line| line.split_once(" token ")).unwrap().1.trim();
+    let mut event = json!({ "cloudEventsVersion": "0.1", "eventType": "t", "eventID": "direct", "source": "box" });
+    let path = format!("/v1/event/ingest?authToken={token}");
+    let (status, answer) = request(s.port, "POST", &path, Some(event.clone())).unwrap();
+    assert_eq!((status, &answer), (200, &event));
+    assert_eq!(get(&s, "/v1/event/log")[0]["event"]["eventID"], "direct");
+    // It is worth nothing once its process has ended.
+    assert_eq!(request(s.port, "DELETE", "/v1/event/drivers/b", None).unwrap().0, 200);
+    event["eventID"] = json!("late");
+    until("the token is forgotten", || {
+        request(s.port, "POST", &path, Some(event.clone())).unwrap().0 == 401
+    });
     // An image that cannot be had.
     post(&s, "/v1/event/drivertypes", json!({ "name": "bad", "image": "127.0.0.1:1/none:latest" }));
     let made = post(&s, "/v1/event/drivers", json!({ "name": "x", "type": "bad" }));

@@ -146,7 +146,7 @@ async fn watch(
     let failed = |error: std::io::Error| BuildError::Failed(error.to_string());
     let pipe = |fd: &std::os::fd::OwnedFd| {
         let pipe = fd.try_clone().and_then(tokio::net::unix::pipe::Receiver::from_owned_fd);
-        pipe.map(BufReader::new)
+        pipe.map(Lines::new)
     };
     let (mut out, mut err) =
         (pipe(&child.stdout).map_err(failed)?, pipe(&child.stderr).map_err(failed)?);
@@ -154,8 +154,8 @@ async fn watch(
     let mut measure = tokio::time::interval(MEASURE);
     while out_open || err_open {
         tokio::select! {
-            line = line(&mut out), if out_open => out_open = last.take(line, log),
-            line = line(&mut err), if err_open => err_open = last.take(line, log),
+            line = out.next(), if out_open => out_open = last.take(line, log),
+            line = err.next(), if err_open => err_open = last.take(line, log),
             _ = measure.tick() => {
                 let (tree, most, what) = (work.tree.to_owned(), *work.limits, work.what.to_owned());
                 let size = tokio::task::spawn_blocking(move || {
@@ -174,22 +174,33 @@ async fn watch(
     Ok(child.wait().await)
 }
 
-/// One line, bounded; none at the end.
-pub(crate) async fn line<R: tokio::io::AsyncBufRead + Unpin>(reader: &mut R) -> Option<Vec<u8>> {
-    let mut line = Vec::new();
-    loop {
-        let buffer = reader.fill_buf().await.ok()?;
-        if buffer.is_empty() {
-            return (!line.is_empty()).then_some(line);
-        }
-        // Progress is redrawn after a carriage return: each drawing is a line of its own.
-        let end = buffer.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-        let length = end.map_or(buffer.len(), |end| end + 1);
-        let room = MAX_LINE.saturating_sub(line.len());
-        line.extend_from_slice(&buffer[..length.min(room)]);
-        reader.consume(length);
-        if end.is_some() {
-            return Some(line);
+/// Lines of a stream, bounded. What was read of one is kept when waiting for its end is given up.
+pub(crate) struct Lines<R> {
+    reader: BufReader<R>,
+    line: Vec<u8>,
+}
+
+impl<R: tokio::io::AsyncRead + Unpin> Lines<R> {
+    pub(crate) fn new(reader: R) -> Lines<R> {
+        Lines { reader: BufReader::new(reader), line: Vec::new() }
+    }
+
+    /// The next one; none at the end.
+    pub(crate) async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let buffer = self.reader.fill_buf().await.ok()?;
+            if buffer.is_empty() {
+                return Some(std::mem::take(&mut self.line)).filter(|line| !line.is_empty());
+            }
+            // Progress is redrawn after a carriage return: each drawing is a line of its own.
+            let end = buffer.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let length = end.map_or(buffer.len(), |end| end + 1);
+            let room = MAX_LINE.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&buffer[..length.min(room)]);
+            self.reader.consume(length);
+            if end.is_some() {
+                return Some(std::mem::take(&mut self.line));
+            }
         }
     }
 }

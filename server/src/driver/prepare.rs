@@ -33,8 +33,8 @@ pub(super) struct Fault {
     pub cause: String,
 }
 
-/// Where a driver's files are that outlive its process.
-pub(super) fn state(app: &App, id: &str) -> PathBuf {
+/// Where a driver's files are.
+pub(super) fn files(app: &App, id: &str) -> PathBuf {
     app.config.data_dir.join("drivers").join(id)
 }
 
@@ -145,7 +145,7 @@ impl Ways {
     }
 }
 
-/// The program of a driver, about to run; its token is worth something from now on.
+/// The program of a driver, about to run, and its token, which is worth something from now on.
 ///
 /// # Errors
 /// Why it cannot run.
@@ -153,7 +153,7 @@ pub(super) async fn service(
     app: &Arc<App>,
     entity: &Entity,
     log: &super::log::Log,
-) -> Result<Service, Fault> {
+) -> Result<(Service, String), Fault> {
     let (org, name) = (&entity.org, &entity.name);
     let fault = |cause: String| Fault { text: format!("event driver {name} cannot run"), cause };
     let driver: Driver =
@@ -212,7 +212,7 @@ pub(super) async fn service(
     let directories = directories(app, org, &settings);
     let token = app.drivers.begin(org, name, &language, driver_type.expose).map_err(fault)?;
     let own = [
-        ("AUTH_TOKEN", token),
+        ("AUTH_TOKEN", token.clone()),
         ("DRIVER_NAME", name.clone()),
         ("DRIVER_STATE", STATE.to_owned()),
         ("K_SINK", format!("http://127.0.0.1:{SINK_PORT}/v1/event/ingest")),
@@ -220,7 +220,7 @@ pub(super) async fn service(
     ];
     variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
     let memory = if driver.memory == 0 { MEMORY } else { driver.memory };
-    Ok(Service {
+    let service = Service {
         organization: org.clone(),
         name: name.clone(),
         language,
@@ -231,12 +231,13 @@ pub(super) async fn service(
         egress: reach,
         links: ways.links,
         hosts: ways.hosts,
-        state: state(app, &entity.id),
+        state: files(app, &entity.id).join("state"),
         directories,
         ports: vec![SINK_PORT],
         taker: ingest::taker(app, org),
         grace: GRACE,
-    })
+    };
+    Ok((service, token))
 }
 
 /// The directories of the machine that the settings name and the operator gives.

@@ -67,18 +67,23 @@ impl Drivers {
     }
 
     /// It runs, and can be connected to.
-    pub(super) fn started(&self, org: &str, name: &str, inside: Inside) {
+    pub(super) fn started(&self, org: &str, name: &str, token: &str, inside: Inside) {
         let key = (org.to_owned(), name.to_owned());
-        if let Some(running) = self.table().running.get_mut(&key) {
+        let mut table = self.table();
+        let running = table.running.get_mut(&key);
+        if let Some(running) = running.filter(|running| running.token == hash(token)) {
             running.inside = Some(inside);
         }
     }
 
-    /// It has ended: its token is worth nothing any more.
-    pub(super) fn ended(&self, org: &str, name: &str) {
+    /// The process with this token has ended, and the token is worth nothing any more. One that came
+    /// after it under the same name is not concerned.
+    pub(super) fn ended(&self, org: &str, name: &str, token: &str) {
+        let (key, token) = ((org.to_owned(), name.to_owned()), hash(token));
         let mut table = self.table();
-        if let Some(running) = table.running.remove(&(org.to_owned(), name.to_owned())) {
-            table.tokens.remove(&running.token);
+        table.tokens.remove(&token);
+        if table.running.get(&key).is_some_and(|running| running.token == token) {
+            table.running.remove(&key);
         }
     }
 
@@ -127,9 +132,10 @@ mod tests {
         assert_ne!(first, second);
         assert_eq!(drivers.whose(&first), None);
         assert_eq!(drivers.whose(""), None);
-        drivers.ended("p", "d");
-        assert!(drivers.whose(&second).is_some());
-        drivers.ended("o", "d");
+        drivers.ended("o", "d", &first);
+        assert!(drivers.whose(&second).is_some(), "the end of the one before");
+        assert!(drivers.table().running.contains_key(&("o".to_owned(), "d".to_owned())));
+        drivers.ended("o", "d", &second);
         assert_eq!(drivers.whose(&second), None);
         assert!(drivers.table().tokens.is_empty());
     }

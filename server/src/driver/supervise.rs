@@ -29,9 +29,13 @@ const CREATING: i64 = 3_000_000;
 /// The pauses before a restart, at first and at most, in milliseconds.
 const PAUSE: (i64, i64) = (1000, 60_000);
 
+/// An organization and the name of a driver in it.
+type Who = (String, String);
+
 /// What keeps a driver running.
+#[derive(Debug)]
 struct Keeper {
-    name: String,
+    who: Who,
     body: Value,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -40,12 +44,14 @@ struct Keeper {
 /// Keeps all drivers running until the server stops.
 pub async fn run(app: Arc<App>) {
     let mut keepers: HashMap<String, Keeper> = HashMap::new();
+    // Those that are about to be gone: one that is made anew under the name of one waits for it.
+    let mut leaving: HashMap<Who, JoinHandle<()>> = HashMap::new();
     let mut feed = app.store.subscribe();
     let mut seq = 0;
     let mut tidied = false;
     while !app.stopping.is_cancelled() {
         feed.mark_unchanged();
-        match reconcile(&app, &mut keepers, &mut seq).await {
+        match reconcile(&app, &mut keepers, &mut leaving, &mut seq).await {
             Ok(()) if !tidied => {
                 tidied = true;
                 tidy(&app, &keepers);
@@ -74,6 +80,7 @@ pub async fn run(app: Arc<App>) {
 async fn reconcile(
     app: &Arc<App>,
     keepers: &mut HashMap<String, Keeper>,
+    leaving: &mut HashMap<Who, JoinHandle<()>>,
     seq: &mut i64,
 ) -> Result<(), store::Error> {
     let reached = app.store.last_change().await?;
@@ -97,11 +104,14 @@ async fn reconcile(
         if !stays {
             keeper.stop.cancel();
             let task = std::mem::replace(&mut keeper.task, tokio::spawn(async {}));
-            tokio::spawn(clear(Arc::clone(app), id.clone(), task));
+            let cleared = tokio::spawn(clear(Arc::clone(app), id.clone(), task));
+            leaving.insert(keeper.who.clone(), cleared);
         }
         stays
     });
+    leaving.retain(|_, cleared| !cleared.is_finished());
     for entity in entities {
+        let who = (entity.org.clone(), entity.name.clone());
         let before = match keepers.remove(&entity.id) {
             Some(keeper) if keeper.body == entity.body => {
                 keepers.insert(entity.id, keeper);
@@ -111,13 +121,12 @@ async fn reconcile(
                 keeper.stop.cancel();
                 Some(keeper.task)
             }
-            // One that was deleted and made anew is another one, with the same name.
-            None => None,
+            None => leaving.remove(&who),
         };
         let (id, body) = (entity.id.clone(), entity.body.clone());
-        let (name, stop) = (entity.name.clone(), CancellationToken::new());
+        let stop = CancellationToken::new();
         let task = tokio::spawn(keep(Arc::clone(app), entity, stop.clone(), before));
-        keepers.insert(id, Keeper { name, body, stop, task });
+        keepers.insert(id, Keeper { who, body, stop, task });
     }
     Ok(())
 }
@@ -126,12 +135,12 @@ async fn reconcile(
 async fn clear(app: Arc<App>, id: String, task: JoinHandle<()>) {
     let _ = task.await;
     log::remove(&app, &id);
-    let state = prepare::state(&app, &id);
-    let removed = tokio::fs::remove_dir_all(&state).await;
+    let files = prepare::files(&app, &id);
+    let removed = tokio::fs::remove_dir_all(&files).await;
     if let Err(error) = removed
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        tracing::warn!(%error, state = %state.display(), "a driver's files are left over");
+        tracing::warn!(%error, files = %files.display(), "a driver's files are left over");
     }
 }
 
@@ -143,9 +152,6 @@ fn tidy(app: &Arc<App>, keepers: &HashMap<String, Keeper>) {
         if !keepers.contains_key(&id) {
             tokio::spawn(clear(Arc::clone(app), id, tokio::spawn(async {})));
         }
-    }
-    for keeper in keepers.values() {
-        tracing::debug!(driver = keeper.name, "a driver is kept running");
     }
 }
 
@@ -164,7 +170,6 @@ async fn keep(
     while !stop.is_cancelled() {
         let begun = Instant::now();
         let ended = once(&app, &entity, &log, failures > 0, &stop).await;
-        app.drivers.ended(&entity.org, &entity.name);
         if stop.is_cancelled() {
             return;
         }
@@ -191,6 +196,7 @@ struct Heard {
     app: Arc<App>,
     org: String,
     name: String,
+    token: String,
     log: Arc<Log>,
     /// Its last line, which often says why it has ended.
     last: Mutex<String>,
@@ -206,7 +212,7 @@ impl Watcher for Heard {
     }
 
     fn started(&self, inside: Inside) {
-        self.app.drivers.started(&self.org, &self.name, inside);
+        self.app.drivers.started(&self.org, &self.name, &self.token, inside);
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(started) = started.take() {
             let _ = started.send(());
@@ -226,8 +232,8 @@ async fn once(
         prepared = prepare::service(app, entity, log) => prepared,
         () = stop.cancelled() => return Fault { text: String::new(), cause: String::new() },
     };
-    let service = match prepared {
-        Ok(service) => service,
+    let (service, token) = match prepared {
+        Ok(prepared) => prepared,
         Err(fault) => return fault,
     };
     let (tell, started) = oneshot::channel();
@@ -235,6 +241,7 @@ async fn once(
         app: Arc::clone(app),
         org: entity.org.clone(),
         name: entity.name.clone(),
+        token: token.clone(),
         log: Arc::clone(log),
         last: Mutex::default(),
         started: Mutex::new(Some(tell)),
@@ -250,6 +257,7 @@ async fn once(
         ended = app.runner.run_service(&service, &heard, stop.clone()) => ended,
         () = ready => Ok(String::new()),
     };
+    app.drivers.ended(&entity.org, &entity.name, &token);
     let words = ended.unwrap_or_else(|error| error.to_string());
     let last = heard.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let cause = if last.is_empty() { words } else { format!("{words}; its last line: {last}") };
