@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -16,7 +15,6 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
-use nix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -87,8 +85,6 @@ struct Header {
     id: u64,
     #[serde(default)]
     more: bool,
-    #[serde(default)]
-    by: u64,
 }
 
 /// Speaks the worker protocol and answers every call with the same bytes, until the socket closes.
@@ -104,14 +100,8 @@ pub fn worker() -> anyhow::Result<()> {
             buffer.copy_within(length..filled, 0);
             filled -= length;
             match header.kind.as_str() {
-                "init" => {
-                    write(&frame(r#"{"type":"ready","handler":"instant","ahead":true}"#, ""))?;
-                }
+                "init" => write(&frame(r#"{"type":"ready","handler":"instant"}"#, ""))?,
                 "ping" => write(&frame(r#"{"type":"pong"}"#, ""))?,
-                // It writes nothing, so only the time can be in the way of a call that was sent ahead.
-                "call" if header.by > 0 && micros()? >= u128::from(header.by) => {
-                    write(&frame(&format!(r#"{{"type":"declined","id":{}}}"#, header.id), ""))?;
-                }
                 "call" | "end" if !header.more => {
                     let head = format!(r#"{{"type":"end","id":{}}}"#, header.id);
                     write(&frame(&head, &answer))?;
@@ -130,11 +120,6 @@ pub fn worker() -> anyhow::Result<()> {
             Err(error) => return Err(error).context("cannot read from the socket"),
         }
     }
-}
-
-/// Of the clock that the server has too.
-fn micros() -> anyhow::Result<u128> {
-    Ok(Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?).as_micros())
 }
 
 fn write(mut bytes: &[u8]) -> anyhow::Result<()> {
