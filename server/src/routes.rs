@@ -157,10 +157,7 @@ async fn metrics(State(app): State<Arc<App>>, _caller: Caller) -> Result<Respons
 async fn nowhere(request: Request) -> Error {
     let second = request.uri().path().trim_start_matches("/v1/").split('/').next();
     match second {
-        Some(
-            "iam" | "event" | "events" | "eventdrivers" | "application" | "serviceclass"
-            | "serviceinstance",
-        ) => Error::new(
+        Some("iam" | "application" | "serviceclass" | "serviceinstance") => Error::new(
             StatusCode::NOT_IMPLEMENTED,
             "Endpoint is not implemented in this version of Dispatch",
         ),

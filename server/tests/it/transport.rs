@@ -10,6 +10,7 @@ async fn errors_of_the_transport() {
     let nowhere = t.get("/v1/nowhere").await.is(404);
     assert_eq!(nowhere, json!({ "code": 404, "message": "resource does not exist" }));
     assert_eq!(t.get("/v1/iam/policy").await.is(501)["code"], 501);
+    assert_eq!(t.get("/v1/event/nothing").await.is(404)["code"], 404);
     let wrong = t.send(t.request(Method::PATCH, "/v1/function")).await;
     assert_eq!(wrong.status, 405);
     assert!(wrong.headers.contains_key("allow"));
